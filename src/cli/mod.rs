@@ -1,0 +1,81 @@
+//! The command line: one file per subcommand. Each is a door to the same pipe.
+
+mod diagnose;
+mod replay;
+mod report;
+mod watch;
+
+#[cfg(feature = "servers")]
+mod demo;
+#[cfg(feature = "servers")]
+mod load;
+#[cfg(feature = "servers")]
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit status: healthy to the end.
+pub const EXIT_OK: u8 = 0;
+/// Exit status: an error, with one sentence on stderr.
+pub const EXIT_ERROR: u8 = 1;
+/// Exit status: wrong usage.
+pub const EXIT_USAGE: u8 = 2;
+/// Exit status: a stall was seen.
+pub const EXIT_STALLED: u8 = 3;
+
+/// Says when a network service stalled, and why.
+///
+/// Watches any Linux process from outside, without stopping, signalling or tracing it; dates the
+/// onset of a stall, names its cause with the evidence, and keeps a recording for a report.
+#[derive(Debug, Parser)]
+#[command(name = "stallscope", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch a process: live TUI, or JSON lines with --headless
+    Watch(watch::Args),
+    /// One verdict on a process, now
+    Diagnose(diagnose::Args),
+    /// Open a recording in the TUI
+    Replay(replay::Args),
+    /// Turn a recording into one HTML file
+    Report(report::Args),
+    /// Run an instrumented HTTP-to-Kafka server
+    #[cfg(feature = "servers")]
+    Serve(serve::Args),
+    /// Put load on an HTTP server
+    #[cfg(feature = "servers")]
+    Load(load::Args),
+    /// See a server stall, and why, in under 90 seconds
+    #[cfg(feature = "servers")]
+    Demo(demo::Args),
+}
+
+/// Parses the arguments, runs the command, turns errors into one sentence and an exit code.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Watch(args) => watch::run(args),
+        Command::Diagnose(args) => diagnose::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Report(args) => report::run(args),
+        #[cfg(feature = "servers")]
+        Command::Serve(args) => serve::run(args),
+        #[cfg(feature = "servers")]
+        Command::Load(args) => load::run(args),
+        #[cfg(feature = "servers")]
+        Command::Demo(args) => demo::run(args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("stallscope: {error:#}");
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! `stallscope serve`.
+
+use std::process::ExitCode;
+
+/// Arguments of `stallscope serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not built yet")
+}

@@ -1,0 +1,36 @@
+//! From the stream of models to the onset of a stall and to recovery. Pure: time is passed in.
+
+use serde::{Deserialize, Serialize};
+
+/// What stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StallKind {
+    /// The process as a whole is stopped.
+    Stopped,
+    /// A ring holds entries or completions that nobody moves.
+    Ring,
+    /// The runtime's thread no longer turns its loop while clients wait.
+    Runtime,
+    /// Connections wait in the accept queue and none is accepted.
+    Accept,
+}
+
+/// A stall has begun.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Onset {
+    /// What stopped.
+    pub kind: StallKind,
+    /// When: the last progress, or the first unmet demand after it, ns.
+    pub at_ns: u64,
+    /// Half-width of the uncertainty of `at_ns`, ns (0: the server itself recorded it).
+    pub within_ns: u64,
+    /// Whether it had begun when watching began: `at_ns` is then the first look, not the onset.
+    pub before_watch: bool,
+    /// When it was noticed, ns.
+    pub detected_ns: u64,
+    /// What is waiting, in words.
+    pub demand: String,
+    /// What progressed last, in words.
+    pub last_progress: String,
+}

@@ -1,0 +1,2 @@
+//! Verdicts.
+pub mod verdict;

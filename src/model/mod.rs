@@ -1,0 +1,225 @@
+//! From (previous, current) raw sample to rates, head room and ratios. Pure: no clock, no I/O.
+
+mod build;
+mod threads;
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use stallscope_probes::Reading;
+use stallscope_probes::sample::{Holder, HeartbeatRaw, RingState, ServedRaw, SyscallRaw, TaskState};
+
+pub use build::ModelBuilder;
+
+/// One tick, ready to be judged and drawn. Times are `CLOCK_MONOTONIC` ns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// Number of the tick.
+    pub seq: u64,
+    /// When its fast reads had ended.
+    pub at_ns: u64,
+    /// How late the tick began, ms.
+    pub late_ms: f64,
+    /// The process.
+    pub process: Reading<ProcessModel>,
+    /// Its threads, by tid.
+    pub threads: Reading<Vec<ThreadModel>>,
+    /// Open fds against their limit.
+    pub fds: Reading<FdsModel>,
+    /// Listening sockets: the target's own, then others on the same ports.
+    pub listeners: Reading<Vec<ListenerModel>>,
+    /// Connections per served port, from the last census.
+    pub served: Reading<Vec<ServedModel>>,
+    /// Ephemeral ports, from the last census.
+    pub ports: Reading<PortsModel>,
+    /// io_uring instances, by fd.
+    pub rings: Reading<Vec<RingModel>>,
+    /// TCP counters of the namespace.
+    pub tcp: Reading<TcpModel>,
+    /// What the heartbeat page says.
+    pub app: Reading<AppModel>,
+    /// Whether the cgroup is frozen.
+    pub frozen: Reading<bool>,
+}
+
+/// The process as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessModel {
+    /// State of the main thread.
+    pub state: TaskState,
+    /// CPU time per time: 1.0 is one core.
+    pub cpu_cores: Reading<f64>,
+    /// Resident memory, bytes.
+    pub rss_bytes: u64,
+    /// Threads alive.
+    pub threads: u64,
+}
+
+/// What a thread is for, as far as that can be told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ThreadRole {
+    /// Runs the async runtime (or the event loop) that owns the sockets.
+    Runtime,
+    /// librdkafka's, or the one that polls its producer.
+    Kafka,
+    /// io_uring's kernel workers (`iou-wrk-*`, `iou-sqp-*`).
+    IoWorker,
+    /// Anything else: profilers, consoles, pools, helpers.
+    Other,
+}
+
+/// One thread.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ThreadModel {
+    /// Thread id.
+    pub tid: i32,
+    /// Name, as the process chose it: hostile text, escape it where it is drawn.
+    pub comm: String,
+    /// What it is for.
+    pub role: ThreadRole,
+    /// Scheduler state.
+    pub state: TaskState,
+    /// Share of the time it was on a CPU, 0 to 1.
+    pub cpu_ratio: Reading<f64>,
+    /// Share of the time it waited for a CPU, 0 to 1.
+    pub delay_ratio: Reading<f64>,
+    /// Times a second it was put on a CPU.
+    pub switches_per_s: Reading<f64>,
+    /// The system call it is in.
+    pub syscall: Reading<SyscallRaw>,
+    /// The kernel function it sleeps in; empty when it does not.
+    pub wchan: Reading<String>,
+    /// Kernel stack, innermost first (read on suspicion only).
+    pub kernel_stack: Reading<Vec<String>>,
+}
+
+/// Open fds against their limit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct FdsModel {
+    /// Open now.
+    pub open: u64,
+    /// Soft limit; `None` when unlimited.
+    pub limit: Option<u64>,
+}
+
+impl FdsModel {
+    /// Open over limit, 0 to 1 (above when the limit was lowered); `None` when unlimited.
+    pub fn used_ratio(&self) -> Option<f64> {
+        self.limit.filter(|limit| *limit > 0).map(|limit| self.open as f64 / limit as f64)
+    }
+}
+
+/// One listening socket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListenerModel {
+    /// Where it listens.
+    pub local: SocketAddr,
+    /// Its inode.
+    pub inode: u32,
+    /// Who holds it.
+    pub holder: Holder,
+    /// Accept queue: established, not accepted.
+    pub queued: u32,
+    /// Limit of the accept queue.
+    pub limit: u32,
+    /// Dropped at this socket since it was made.
+    pub drops: Option<u32>,
+    /// Dropped since the tick before.
+    pub drops_new: Reading<u32>,
+}
+
+/// Connections to one port, from the last census.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ServedModel {
+    /// As counted.
+    pub raw: ServedRaw,
+    /// When the census had ended: it is taken seldom, so look how old it is.
+    pub at_ns: u64,
+}
+
+/// Ephemeral ports of the namespace, from the last census.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortsModel {
+    /// Ports in the range.
+    pub size: u32,
+    /// Distinct ones in use.
+    pub in_use: u32,
+    /// Of those sockets, in TIME_WAIT.
+    pub time_wait: u32,
+    /// The range, both ends included.
+    pub range: (u16, u16),
+    /// Destinations that use most, most first.
+    pub top: Vec<(SocketAddr, u32)>,
+}
+
+/// One io_uring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RingModel {
+    /// Its fd in the target.
+    pub fd: i32,
+    /// When it was read: not at every tick.
+    pub at_ns: u64,
+    /// Its counters; absent (`Locked`) when the kernel left them out of this read.
+    pub state: Reading<RingState>,
+    /// Entries the kernel took, per second, between the last two good reads.
+    pub submissions_per_s: Reading<f64>,
+    /// Completions the application reaped, per second, between the last two good reads.
+    pub completions_per_s: Reading<f64>,
+}
+
+/// TCP counters of the namespace, as differences to the tick before.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TcpModel {
+    /// Accept queue overflows.
+    pub listen_overflows_new: Option<u64>,
+    /// Drops at listeners.
+    pub listen_drops_new: Option<u64>,
+    /// Connections that reached some accept queue.
+    pub passive_opens_new: Option<u64>,
+    /// Connections begun.
+    pub active_opens_new: Option<u64>,
+}
+
+/// What the server says of itself through its heartbeat page.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AppModel {
+    /// The page as read.
+    pub raw: HeartbeatRaw,
+    /// Age of the runtime's last beat, ms.
+    pub beat_age_ms: Option<f64>,
+    /// Connections accepted per second.
+    pub accepts_per_s: Reading<f64>,
+    /// Requests parsed per second.
+    pub requests_per_s: Reading<f64>,
+    /// Responses written per second.
+    pub responses_per_s: Reading<f64>,
+    /// Events acknowledged by the broker per second.
+    pub delivered_per_s: Reading<f64>,
+}
+
+impl Model {
+    /// The target's own listeners.
+    pub fn own_listeners(&self) -> impl Iterator<Item = &ListenerModel> {
+        self.listeners
+            .got()
+            .into_iter()
+            .flatten()
+            .filter(|listener| listener.holder != Holder::Other)
+    }
+
+    /// Connections waiting in the target's accept queues; `None` when they could not be read.
+    pub fn queued(&self) -> Option<u64> {
+        self.listeners.got()?;
+        Some(self.own_listeners().map(|listener| u64::from(listener.queued)).sum())
+    }
+
+    /// The threads that run the event loop.
+    pub fn runtime_threads(&self) -> impl Iterator<Item = &ThreadModel> {
+        self.threads
+            .got()
+            .into_iter()
+            .flatten()
+            .filter(|thread| thread.role == ThreadRole::Runtime)
+    }
+}

@@ -1,0 +1,3 @@
+//! Wires probes to model, detection and diagnosis, live or from a recording. Owns the only clock.
+
+pub mod event;
