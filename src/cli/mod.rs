@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. Each is a door to the same pipe.
 
+pub(crate) mod args;
 mod diagnose;
 mod replay;
 mod report;

@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use stallscope_probes::Reading;
-use stallscope_probes::sample::{Holder, HeartbeatRaw, RingState, ServedRaw, SyscallRaw, TaskState};
+use stallscope_probes::sample::{
+    HeartbeatRaw, Holder, RingState, ServedRaw, SyscallRaw, TaskState,
+};
 
 pub use build::ModelBuilder;
 
@@ -216,10 +218,6 @@ impl Model {
 
     /// The threads that run the event loop.
     pub fn runtime_threads(&self) -> impl Iterator<Item = &ThreadModel> {
-        self.threads
-            .got()
-            .into_iter()
-            .flatten()
-            .filter(|thread| thread.role == ThreadRole::Runtime)
+        self.threads.got().into_iter().flatten().filter(|thread| thread.role == ThreadRole::Runtime)
     }
 }
