@@ -366,6 +366,8 @@ pub struct HeartbeatRaw {
     pub beat_ns: Option<u64>,
     /// Interval at which that thread means to beat, ns.
     pub beat_every_ns: u64,
+    /// Port it serves on.
+    pub listen_port: Option<u16>,
     /// Last successful accept.
     pub last_accept_ns: Option<u64>,
     /// Last response written.

@@ -1,5 +1,12 @@
 //! From the stream of models to the onset of a stall and to recovery. Pure: time is passed in.
 
+mod detector;
+mod looks;
+pub mod thresholds;
+mod track;
+
+pub use detector::{Detector, Transition};
+
 use serde::{Deserialize, Serialize};
 
 /// What stopped.

@@ -1,7 +1,8 @@
 //! From (previous, current) raw sample to rates, head room and ratios. Pure: no clock, no I/O.
 
 mod build;
-mod threads;
+pub mod syscall;
+pub mod threads;
 
 use std::net::SocketAddr;
 
@@ -82,6 +83,10 @@ pub struct ThreadModel {
     pub role: ThreadRole,
     /// Scheduler state.
     pub state: TaskState,
+    /// User CPU time since it began, clock ticks.
+    pub utime_ticks: u64,
+    /// Kernel CPU time since it began, clock ticks.
+    pub stime_ticks: u64,
     /// Share of the time it was on a CPU, 0 to 1.
     pub cpu_ratio: Reading<f64>,
     /// Share of the time it waited for a CPU, 0 to 1.

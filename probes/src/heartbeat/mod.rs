@@ -44,6 +44,7 @@ pub enum Word {
     RuntimeTid = 6,
     KafkaTid = 7,
     BeatEveryNs = 8,
+    ListenPort = 9,
     // Written by the runtime's thread.
     BeatNs = 16,
     LastAcceptNs = 17,
@@ -126,6 +127,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Author, HeartbeatRaw), ParseError> {
         kafka_tid: tid(Word::KafkaTid),
         beat_ns: instant(Word::BeatNs),
         beat_every_ns: word(Word::BeatEveryNs),
+        listen_port: u16::try_from(word(Word::ListenPort)).ok().filter(|port| *port != 0),
         last_accept_ns: instant(Word::LastAcceptNs),
         last_response_ns: instant(Word::LastResponseNs),
         accepted: word(Word::Accepted),

@@ -1,0 +1,241 @@
+//! Follows everything that ought to progress, and says when a stall begins and ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::looks::{self, AcceptSigns, Side};
+use super::thresholds::{
+    ACCEPT_HOLD_NS, FROZEN_HOLD_NS, REFINE_MAX_NS, STOPPED_HOLD_NS, UNREAD_HOLD_NS,
+};
+use super::track::{Look, Stalled, Track};
+use super::{Onset, StallKind};
+use crate::model::{Model, RingModel, ServedModel};
+
+/// A stall begins or ends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Transition {
+    /// It begins.
+    Onset(Onset),
+    /// It is over, since this instant, ns.
+    Recovered(u64),
+}
+
+/// What one track follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Process,
+    Submission(i32),
+    Completion(i32),
+    Beat,
+    Unread(u16),
+    Accept(u32),
+}
+
+impl Subject {
+    const fn kind(self) -> StallKind {
+        match self {
+            Self::Process => StallKind::Stopped,
+            Self::Submission(_) | Self::Completion(_) => StallKind::Ring,
+            Self::Beat | Self::Unread(_) => StallKind::Runtime,
+            Self::Accept(_) => StallKind::Accept,
+        }
+    }
+
+    const fn hold_ns(self) -> u64 {
+        match self {
+            Self::Process => STOPPED_HOLD_NS,
+            Self::Submission(_) | Self::Completion(_) | Self::Beat => FROZEN_HOLD_NS,
+            Self::Unread(_) => UNREAD_HOLD_NS,
+            Self::Accept(_) => ACCEPT_HOLD_NS,
+        }
+    }
+}
+
+/// Finds onsets and recoveries in a stream of models.
+#[derive(Debug, Default)]
+pub struct Detector {
+    tracks: BTreeMap<Subject, Track>,
+    /// The last good read of each ring and the last census of each port, to compare with.
+    rings: BTreeMap<i32, RingModel>,
+    served: BTreeMap<u16, ServedModel>,
+    before: Option<Arc<Model>>,
+    onset: Option<Onset>,
+}
+
+impl Detector {
+    /// The present stall.
+    pub const fn onset(&self) -> Option<&Onset> {
+        self.onset.as_ref()
+    }
+
+    /// Whether something waits and does not move: worth a closer and dearer look.
+    pub fn is_suspicious(&self) -> bool {
+        self.tracks.values().any(Track::is_suspect)
+    }
+
+    /// Takes the next model.
+    pub fn push(&mut self, model: &Arc<Model>) -> Option<Transition> {
+        let looks = self.looks(model);
+        self.remember(model);
+        let mut stalls: Vec<(Subject, Stalled)> = Vec::new();
+        for (subject, look) in &looks {
+            let track =
+                self.tracks.entry(*subject).or_insert_with(|| Track::new(subject.hold_ns()));
+            if let Some(stalled) = track.push(look) {
+                stalls.push((*subject, stalled));
+            }
+        }
+        self.before = Some(Arc::clone(model));
+        if self.onset.is_some() {
+            return self.recovery();
+        }
+        // Several tracks may find the same stall at once: the earliest onset is the stall's.
+        let (subject, stalled) = stalls.into_iter().min_by_key(|(_, stalled)| stalled.at_ns)?;
+        let onset = refine(&stalled, subject.kind(), model);
+        self.onset = Some(onset.clone());
+        Some(Transition::Onset(onset))
+    }
+
+    fn recovery(&mut self) -> Option<Transition> {
+        if self.tracks.values().any(Track::is_stalled) {
+            return None;
+        }
+        let since_ns = self.onset.take()?.at_ns;
+        let resumed = self.tracks.values().filter_map(Track::resumed_ns);
+        let at_ns = resumed.filter(|at_ns| *at_ns >= since_ns).max();
+        let now_ns = self.before.as_ref().map(|model| model.at_ns);
+        at_ns.or(now_ns).map(Transition::Recovered)
+    }
+
+    fn looks(&mut self, now: &Arc<Model>) -> Vec<(Subject, Look)> {
+        let mut looks = Vec::new();
+        looks.extend(looks::stopped(now).map(|look| (Subject::Process, look)));
+        for ring in now.rings.got().into_iter().flatten() {
+            let before = self.rings.get(&ring.fd);
+            if before.is_some_and(|before| before.at_ns == ring.at_ns) {
+                continue;
+            }
+            for (side, subject) in [
+                (Side::Submission, Subject::Submission(ring.fd)),
+                (Side::Completion, Subject::Completion(ring.fd)),
+            ] {
+                looks.extend(looks::ring(before, ring, side, now).map(|look| (subject, look)));
+            }
+        }
+        let page_before = self.before.as_ref().and_then(|before| before.app.got());
+        looks.extend(looks::beat(page_before, now).map(|look| (Subject::Beat, look)));
+        if now.app.got().is_none() {
+            for served in now.served.got().into_iter().flatten() {
+                let port = served.raw.port;
+                let before = self.served.get(&port);
+                if before.is_none_or(|before| before.at_ns < served.at_ns) {
+                    let look = looks::unread(before, served, now);
+                    looks.extend(look.map(|look| (Subject::Unread(port), look)));
+                }
+            }
+        }
+        looks.extend(self.accept_looks(now));
+        self.forget(now);
+        looks
+    }
+
+    fn accept_looks(&self, now: &Arc<Model>) -> Vec<(Subject, Look)> {
+        let fds_full =
+            now.fds.got().is_some_and(|fds| fds.limit.is_some_and(|max| fds.open >= max));
+        now.own_listeners()
+            .map(|listener| {
+                let before = self.before.as_deref().and_then(|before| {
+                    let then = before.own_listeners().find(|then| then.inode == listener.inode)?;
+                    Some((before, then))
+                });
+                let port = listener.local.port();
+                let census = now.served.got().into_iter().flatten();
+                let signs = AcceptSigns {
+                    page: now.app.got().filter(|app| app.raw.listen_port == Some(port)).map(
+                        |app| (self.before.as_deref().and_then(|before| before.app.got()), app),
+                    ),
+                    census: census
+                        .filter(|served| served.raw.port == port)
+                        .map(|served| (self.served.get(&port), served))
+                        .next(),
+                    fds_full,
+                };
+                (Subject::Accept(listener.inode), looks::accept(before, listener, signs, now.at_ns))
+            })
+            .collect()
+    }
+
+    fn remember(&mut self, now: &Model) {
+        for ring in now.rings.got().into_iter().flatten() {
+            if ring.state.got().is_some() {
+                self.rings.insert(ring.fd, ring.clone());
+            }
+        }
+        for served in now.served.got().into_iter().flatten() {
+            self.served.insert(served.raw.port, *served);
+        }
+    }
+
+    /// Drops what is no longer there: a closed ring, a closed listener.
+    fn forget(&mut self, now: &Model) {
+        if let Some(rings) = now.rings.got() {
+            self.rings.retain(|fd, _| rings.iter().any(|ring| ring.fd == *fd));
+        }
+        if let Some(served) = now.served.got() {
+            self.served.retain(|port, _| served.iter().any(|served| served.raw.port == *port));
+        }
+        let listeners = now.listeners.got();
+        let (rings, served) = (&self.rings, &self.served);
+        self.tracks.retain(|subject, _| match subject {
+            Subject::Process | Subject::Beat => true,
+            Subject::Submission(fd) | Subject::Completion(fd) => rings.contains_key(fd),
+            Subject::Unread(port) => served.contains_key(port),
+            Subject::Accept(inode) => {
+                listeners.is_none_or(|all| all.iter().any(|listener| listener.inode == *inode))
+            }
+        });
+    }
+}
+
+/// Dates the onset by the server's own record of its last progress, where it keeps one.
+fn refine(stalled: &Stalled, kind: StallKind, now: &Model) -> Onset {
+    let page = now.app.got().map(|app| &app.raw);
+    let recorded = page.and_then(|page| match kind {
+        StallKind::Accept => page.last_accept_ns,
+        StallKind::Runtime => page.beat_ns.max(page.last_response_ns),
+        StallKind::Ring | StallKind::Stopped => page.last_accept_ns.max(page.last_response_ns),
+    });
+    let recorded = recorded.filter(|at_ns| {
+        stalled.before_watch || at_ns.saturating_add(REFINE_MAX_NS) >= stalled.at_ns
+    });
+    let (at_ns, within_ns, last_progress) = match (recorded, kind) {
+        (Some(at_ns), StallKind::Accept) => (at_ns, 0, "the last accept, by the server's page"),
+        (Some(at_ns), StallKind::Runtime) => {
+            (at_ns, 0, "the last beat or response, by the server's page")
+        }
+        (Some(at_ns), _) => (at_ns, 0, "the last accept or response, by the server's page"),
+        (None, StallKind::Accept) => (
+            stalled.at_ns,
+            stalled.within_ns,
+            "the last accept seen, or the first queued connection",
+        ),
+        (None, StallKind::Ring) => {
+            (stalled.at_ns, stalled.within_ns, "the last move of the ring's head")
+        }
+        (None, StallKind::Runtime) => {
+            (stalled.at_ns, stalled.within_ns, "the last change on any connection")
+        }
+        (None, StallKind::Stopped) => {
+            (stalled.at_ns, stalled.within_ns, "the last sample in another state")
+        }
+    };
+    Onset {
+        kind,
+        at_ns,
+        within_ns,
+        before_watch: stalled.before_watch,
+        detected_ns: now.at_ns,
+        demand: stalled.demand.clone(),
+        last_progress: last_progress.to_owned(),
+    }
+}

@@ -1,0 +1,212 @@
+//! What the causes look at: the ticks since the onset, with the questions most of them ask.
+
+use std::sync::Arc;
+
+use stallscope_probes::sample::{RingState, SyscallRaw};
+
+use super::verdict::{Evidence, Value};
+use crate::detect::Onset;
+use crate::model::threads::{Doing, doing};
+use crate::model::{Model, ThreadModel, syscall};
+
+/// A stall to be explained.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    /// The stall.
+    pub onset: &'a Onset,
+    /// Ticks kept, oldest first; those before the onset too.
+    pub history: &'a [Arc<Model>],
+    /// The instant of the verdict, ns.
+    pub now_ns: u64,
+}
+
+/// Causes judge the last ticks, at most this far back: what matters is what holds now.
+pub const JUDGED_NS: u64 = 2_000_000_000;
+
+/// A thread over the judged ticks.
+#[derive(Debug, Clone)]
+pub struct ThreadSpan<'a> {
+    /// Its last state.
+    pub last: &'a ThreadModel,
+    /// Ticks in which it was seen.
+    pub ticks: usize,
+    /// Of those, asleep in a wait for events.
+    pub waiting: usize,
+    /// Of those, asleep elsewhere.
+    pub blocked: usize,
+    /// Of those, running or runnable.
+    pub running: usize,
+    /// Mean share of time on a CPU or waiting for one, where it was read.
+    pub wants_cpu: Option<f64>,
+    /// Share of its CPU time that was spent in the kernel; `None` with too few clock ticks to tell.
+    pub kernel_share: Option<f64>,
+}
+
+/// One ring over the judged ticks.
+#[derive(Debug, Clone, Copy)]
+pub struct RingSpan<'a> {
+    /// Its fd.
+    pub fd: i32,
+    /// Its last good read.
+    pub last: &'a RingState,
+    /// Good reads.
+    pub reads: usize,
+    /// Entries waited unsubmitted in every read, and the head never moved.
+    pub sq_frozen: bool,
+    /// Completions waited unreaped in every read, and the head never moved.
+    pub cq_frozen: bool,
+    /// The head of the CQ never moved.
+    pub cq_still: bool,
+}
+
+impl<'a> Case<'a> {
+    /// The ticks that are judged: since the onset, at most [`JUDGED_NS`] back.
+    pub fn judged(&self) -> &'a [Arc<Model>] {
+        let from_ns = self.onset.at_ns.max(self.now_ns.saturating_sub(JUDGED_NS));
+        let first = self.history.partition_point(|model| model.at_ns <= from_ns);
+        &self.history[first..]
+    }
+
+    /// The last tick.
+    pub fn last(&self) -> Option<&'a Model> {
+        self.history.last().map(Arc::as_ref)
+    }
+
+    /// The runtime's threads over the judged ticks.
+    pub fn runtime(&self) -> Vec<ThreadSpan<'a>> {
+        let Some(last) = self.last() else { return Vec::new() };
+        last.runtime_threads().map(|thread| self.span(thread)).collect()
+    }
+
+    fn span(&self, last: &'a ThreadModel) -> ThreadSpan<'a> {
+        let mut span = ThreadSpan {
+            last,
+            ticks: 0,
+            waiting: 0,
+            blocked: 0,
+            running: 0,
+            wants_cpu: None,
+            kernel_share: None,
+        };
+        let mut wants = Vec::new();
+        let mut first = None;
+        for model in self.judged() {
+            let threads = model.threads.got().into_iter().flatten();
+            let Some(thread) = threads.into_iter().find(|thread| thread.tid == last.tid) else {
+                continue;
+            };
+            first.get_or_insert(thread);
+            span.ticks += 1;
+            match doing(thread) {
+                Doing::Running => span.running += 1,
+                Doing::Waiting => span.waiting += 1,
+                Doing::Blocked => span.blocked += 1,
+                Doing::Stopped | Doing::Unclear => {}
+            }
+            if let (Some(cpu), Some(delay)) = (thread.cpu_ratio.got(), thread.delay_ratio.got()) {
+                wants.push(cpu + delay);
+            }
+        }
+        if !wants.is_empty() {
+            span.wants_cpu = Some(wants.iter().sum::<f64>() / wants.len() as f64);
+        }
+        span.kernel_share = first.and_then(|first| kernel_share(first, last));
+        span
+    }
+
+    /// The rings over the judged ticks; those with no good read are left out.
+    pub fn rings(&self) -> Vec<RingSpan<'a>> {
+        let Some(last) = self.last() else { return Vec::new() };
+        let fds = last.rings.got().into_iter().flatten().map(|ring| ring.fd);
+        fds.filter_map(|fd| self.ring_span(fd)).collect()
+    }
+
+    fn ring_span(&self, fd: i32) -> Option<RingSpan<'a>> {
+        let reads: Vec<&RingState> = self
+            .judged()
+            .iter()
+            .filter_map(|model| model.rings.got()?.iter().find(|ring| ring.fd == fd)?.state.got())
+            .collect();
+        let last = reads.last()?;
+        let sq_still = reads.iter().all(|read| read.sq_head == last.sq_head);
+        let cq_still = reads.iter().all(|read| read.cq_head == last.cq_head);
+        Some(RingSpan {
+            fd,
+            last,
+            reads: reads.len(),
+            sq_frozen: sq_still && reads.iter().all(|read| read.sq_pending() > 0),
+            cq_frozen: cq_still && reads.iter().all(|read| read.cq_pending() > 0),
+            cq_still,
+        })
+    }
+
+    /// Since when `holds` has held without a break, looking back from the last tick; ticks of
+    /// which it cannot be told are passed over.
+    pub fn since(&self, holds: impl Fn(&Model) -> Option<bool>) -> Option<u64> {
+        let mut since_ns = None;
+        for model in self.history.iter().rev() {
+            match holds(model) {
+                Some(true) => since_ns = Some(model.at_ns),
+                Some(false) => break,
+                None => {}
+            }
+        }
+        since_ns
+    }
+
+    /// What waits in the accept queues, as evidence; `None` when nothing does.
+    pub fn queue_evidence(&self) -> Option<Evidence> {
+        let listener = self.last()?.own_listeners().max_by_key(|listener| listener.queued)?;
+        (listener.queued > 0).then(|| Evidence {
+            signal: format!("accept queue of {} (limit {})", listener.local, listener.limit),
+            value: Value::Number(f64::from(listener.queued)),
+            unit: String::from("connections"),
+            since_ns: self.since(|model| model.queued().map(|queued| queued > 0)),
+        })
+    }
+}
+
+/// Share of CPU time spent in the kernel between two states of a thread.
+fn kernel_share(first: &ThreadModel, last: &ThreadModel) -> Option<f64> {
+    // Below this many clock ticks (0.2 s at 100 Hz) a share is a matter of luck.
+    const TICKS_MIN: u64 = 20;
+    let user = last.utime_ticks.checked_sub(first.utime_ticks)?;
+    let kernel = last.stime_ticks.checked_sub(first.stime_ticks)?;
+    let all = user.saturating_add(kernel);
+    (all >= TICKS_MIN).then(|| kernel as f64 / all as f64)
+}
+
+/// The system call a thread is in, in words.
+pub fn syscall_words(thread: &ThreadModel) -> Option<String> {
+    match thread.syscall.got()? {
+        SyscallRaw::Running => Some(String::from("running")),
+        SyscallRaw::NotInSyscall => Some(String::from("no system call")),
+        SyscallRaw::In { nr, .. } => {
+            Some(syscall::name(*nr).map_or_else(|| format!("system call {nr}"), str::to_owned))
+        }
+    }
+}
+
+/// A number as evidence.
+pub fn number(
+    signal: impl Into<String>,
+    value: f64,
+    unit: &str,
+    since_ns: Option<u64>,
+) -> Evidence {
+    Evidence { signal: signal.into(), value: Value::Number(value), unit: unit.to_owned(), since_ns }
+}
+
+/// A word as evidence.
+pub fn word(
+    signal: impl Into<String>,
+    value: impl Into<String>,
+    since_ns: Option<u64>,
+) -> Evidence {
+    Evidence {
+        signal: signal.into(),
+        value: Value::Text(value.into()),
+        unit: String::new(),
+        since_ns,
+    }
+}

@@ -1,0 +1,114 @@
+//! `fd-exhausted`: no fd is left, so no connection can be accepted.
+//!
+//! accept(2) fails with EMFILE once `RLIMIT_NOFILE` fds are open, and the connection stays in the
+//! accept queue. A loop without back-off then spins on the error; one with it sleeps. On io_uring
+//! the completions carry -24, even with an empty queue (`io_accept` reserves the fd first).
+
+use super::case::{Case, number, word};
+use super::verdict::{Confidence, Evidence};
+use super::{Account, Finding};
+use crate::model::Model;
+
+pub(super) const NEXT: &[&str] = &[
+    "Give it room now, without a restart: `prlimit --pid PID --nofile=65536:65536` takes effect at the next accept.",
+    "Find what holds the fds: connections that are never closed (CLOSE_WAIT, idle keep-alive, handlers that wait on a slow backend) or a leak.",
+    "Cap the connections in flight below the limit, time out idle ones, and back off 10 to 100 ms when accept fails.",
+];
+
+/// EMFILE of errno(3).
+const EMFILE: i32 = 24;
+/// So close to the limit, the next accept or two fail.
+const NEAR: u64 = 2;
+
+fn is_full(model: &Model) -> Option<bool> {
+    let fds = model.fds.got()?;
+    Some(fds.limit.is_some_and(|limit| fds.open >= limit))
+}
+
+pub(super) fn examine(case: &Case<'_>) -> Finding {
+    let Some(last) = case.last() else {
+        return Finding::Missing(String::from("no sample was taken."));
+    };
+    let fds = match &last.fds {
+        stallscope_probes::Reading::Got(fds) => *fds,
+        stallscope_probes::Reading::Absent(absence) => {
+            return Finding::Missing(format!(
+                "open fds could not be counted ({}).",
+                absence.detail
+            ));
+        }
+    };
+    let Some(limit) = fds.limit else {
+        return Finding::Excluded(format!("{} fds are open and there is no limit.", fds.open));
+    };
+    let judged = case.judged();
+    let full = judged.iter().filter(|model| is_full(model) == Some(true)).count();
+    let refused = refusals(case);
+    let mostly_full = full * 2 > judged.len();
+    let near = fds.open.saturating_add(NEAR) >= limit;
+    if !mostly_full && !(near && refused.is_some()) {
+        return Finding::Excluded(format!("{} of {limit} fds are open: there is room.", fds.open));
+    }
+    let waits = case.queue_evidence();
+    if waits.is_none() && refused.is_none() {
+        return Finding::Excluded(format!(
+            "{} of {limit} fds are open, but no connection waits to be accepted.",
+            fds.open
+        ));
+    }
+    let confidence = if mostly_full { Confidence::Certain } else { Confidence::Likely };
+    let mut evidence = vec![number(
+        format!("open fds (limit {limit})"),
+        fds.open as f64,
+        "fds",
+        case.since(is_full),
+    )];
+    evidence.extend(waits);
+    evidence.extend(refused);
+    evidence.extend(close_wait(last));
+    Finding::Fits(Account {
+        confidence,
+        summary: format!(
+            "All {limit} file descriptors are in use ({} open), so no further connection can be accepted.",
+            fds.open
+        ),
+        evidence,
+    })
+}
+
+/// Accepts refused with EMFILE, as the server or the ring itself records them.
+fn refusals(case: &Case<'_>) -> Option<Evidence> {
+    let first = case.judged().first()?;
+    let last = case.last()?;
+    if let Some(app) = last.app.got().filter(|app| app.raw.accept_errno == Some(EMFILE)) {
+        let before = first.app.got()?.raw.accept_errors;
+        let more = app.raw.accept_errors.saturating_sub(before);
+        if more > 0 {
+            return Some(number(
+                "accepts refused with EMFILE since",
+                more as f64,
+                "accepts",
+                Some(first.at_ns),
+            ));
+        }
+    }
+    let rings = case.rings();
+    let failed = rings.iter().flat_map(|ring| &ring.last.failed);
+    let refused: u32 = failed.filter(|(errno, _)| *errno == EMFILE).map(|(_, count)| count).sum();
+    (refused > 0)
+        .then(|| word("completions with EMFILE in the ring", refused.to_string(), Some(last.at_ns)))
+}
+
+/// Connections whose peer has gone and that the server keeps: the usual leak.
+fn close_wait(last: &Model) -> Option<Evidence> {
+    let served = last.served.got()?;
+    let count: u32 = served.iter().map(|served| served.raw.close_wait).sum();
+    (count > 0).then(|| {
+        number(
+            "connections closed by the peer and not by the server",
+            f64::from(count),
+            "connections",
+            None,
+        )
+    })
+}

@@ -1,0 +1,115 @@
+//! `healthy-idle` and `healthy-busy`: no stall, and which of the two.
+
+use std::sync::Arc;
+
+use stallscope_probes::sample::HeartbeatRaw;
+
+use super::case::number;
+use super::recent;
+use super::verdict::{Cause, Confidence, Evidence, Verdict};
+use crate::model::Model;
+
+/// Looked back over this much to tell busy from idle.
+const BACK_NS: u64 = 2_000_000_000;
+/// A process that uses more of a core than this is doing something.
+const BUSY_CORES: f64 = 0.05;
+
+/// The verdict when no stall is present; `history` oldest first.
+pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
+    let ticks = recent(history, now_ns, BACK_NS);
+    let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else {
+        return unseen(now_ns);
+    };
+    if last.process.got().is_none() {
+        return unseen(now_ns);
+    }
+    let busy = signs_of_work(first, last);
+    let evidence = evidence(last);
+    let blind =
+        last.listeners.got().is_none() && last.rings.got().is_none() && last.app.got().is_none();
+    let (cause, summary) = if busy {
+        (Cause::HealthyBusy, String::from("The process has work and makes progress."))
+    } else {
+        (
+            Cause::HealthyIdle,
+            String::from("Nothing waits for the process, and it has nothing to do."),
+        )
+    };
+    let confidence = if blind {
+        Confidence::Possible
+    } else if last.app.got().is_some() {
+        Confidence::Certain
+    } else {
+        Confidence::Likely
+    };
+    Verdict {
+        onset_ns: None,
+        detected_ns: now_ns,
+        cause,
+        confidence,
+        summary,
+        evidence,
+        ruled_out: Vec::new(),
+        next: Vec::new(),
+    }
+}
+
+fn signs_of_work(first: &Model, last: &Model) -> bool {
+    let cpu = last.process.got().and_then(|process| process.cpu_cores.got().copied());
+    let counted = |value: fn(&HeartbeatRaw) -> u64| {
+        let then = first.app.got().map(|app| value(&app.raw));
+        let now = last.app.got().map(|app| value(&app.raw));
+        matches!((then, now), (Some(then), Some(now)) if now > then)
+    };
+    let seen = |model: &Model| -> Option<u64> {
+        Some(model.served.got()?.iter().map(|served| served.raw.accepted_seen).sum())
+    };
+    cpu.is_some_and(|cores| cores > BUSY_CORES)
+        || counted(|page| page.responses)
+        || counted(|page| page.accepted)
+        || matches!((seen(first), seen(last)), (Some(then), Some(now)) if now > then)
+}
+
+fn evidence(last: &Model) -> Vec<Evidence> {
+    let mut evidence = Vec::new();
+    if let Some(queued) = last.queued() {
+        evidence.push(number("accept queues", queued as f64, "connections", None));
+    }
+    if let Some(fds) = last.fds.got() {
+        let signal = fds
+            .limit
+            .map_or_else(|| String::from("open fds"), |limit| format!("open fds (limit {limit})"));
+        evidence.push(number(signal, fds.open as f64, "fds", None));
+    }
+    for ring in last.rings.got().into_iter().flatten() {
+        if let Some(state) = ring.state.got() {
+            let pending = f64::from(state.sq_pending());
+            evidence.push(number(
+                format!("ring {} unsubmitted entries", ring.fd),
+                pending,
+                "entries",
+                None,
+            ));
+        }
+    }
+    if let Some(rate) = last.app.got().and_then(|app| app.responses_per_s.got().copied()) {
+        evidence.push(number("responses", rate, "per second", None));
+    }
+    if let Some(cores) = last.process.got().and_then(|process| process.cpu_cores.got().copied()) {
+        evidence.push(number("CPU", cores * 100.0, "% of one core", None));
+    }
+    evidence
+}
+
+fn unseen(now_ns: u64) -> Verdict {
+    Verdict {
+        onset_ns: None,
+        detected_ns: now_ns,
+        cause: Cause::Unknown,
+        confidence: Confidence::Possible,
+        summary: String::from("The process could not be read, so nothing can be said about it."),
+        evidence: Vec::new(),
+        ruled_out: Vec::new(),
+        next: super::next_steps(Cause::Unknown),
+    }
+}

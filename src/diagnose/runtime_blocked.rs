@@ -1,0 +1,182 @@
+//! `runtime-blocked`: the thread that runs the event loop sits in a blocking call.
+//!
+//! Asleep, but not where an event loop sleeps: a futex (a mutex, a condition, a Kafka flush), a
+//! full pipe, a sleep, a disk. The kernel goes on completing armed operations and filling accept
+//! queues; nobody takes them. Looks at the state, system call and wait channel of every thread
+//! that could run the loop (proc(5)).
+
+use stallscope_probes::sample::{SyscallRaw, TaskState};
+
+use super::case::{Case, ThreadSpan, number, syscall_words, word};
+use super::verdict::Confidence;
+use super::{Account, Finding};
+use crate::detect::StallKind;
+use crate::model::threads::{Doing, doing};
+use crate::model::{Model, ThreadModel, ThreadRole};
+
+pub(super) const NEXT: &[&str] = &[
+    "Look at the thread's kernel stack and system call below: they say what it waits for.",
+    "Move blocking calls (a flush or poll with a timeout, a lock held across work, file and DNS access, writing to a pipe that nobody drains) off the runtime's thread: spawn_blocking, or a thread of their own.",
+    "If it waits for Kafka, look at the broker: a flush with a long timeout to a broker that is down blocks for all of it.",
+];
+
+/// Ticks that must agree.
+const TICKS_MIN: usize = 3;
+/// Share of the ticks in which the thread must be seen blocked: it may wake now and then to look
+/// whether what it waits for has come (librdkafka's flush does so ten times a second).
+const BLOCKED_SHARE_MIN: f64 = 0.9;
+
+pub(super) fn examine(case: &Case<'_>) -> Finding {
+    let threads = case.runtime();
+    if threads.is_empty() {
+        let absence = case.last().and_then(|model| model.threads.absence());
+        let detail = absence
+            .map_or("no thread could be told to run the event loop", |absence| &absence.detail);
+        return Finding::Missing(format!("{detail}."));
+    }
+    if let Some(thread) = threads.iter().find(|thread| thread.waiting * 10 > thread.ticks) {
+        return Finding::Excluded(format!(
+            "Thread {} still comes back to wait for events (seen so in {} of {} samples).",
+            thread.last.tid, thread.waiting, thread.ticks
+        ));
+    }
+    if let Some(thread) = threads.iter().find(|thread| thread.running * 2 > thread.ticks) {
+        return Finding::Excluded(format!(
+            "Thread {} is not asleep: it was running in {} of {} samples.",
+            thread.last.tid, thread.running, thread.ticks
+        ));
+    }
+    let share = |thread: &ThreadSpan<'_>| thread.blocked as f64 / thread.ticks.max(1) as f64;
+    let Some(thread) = threads
+        .iter()
+        .filter(|thread| thread.ticks >= TICKS_MIN && share(thread) >= BLOCKED_SHARE_MIN)
+        .max_by(|a, b| share(a).total_cmp(&share(b)))
+    else {
+        return unclear(&threads);
+    };
+    Finding::Fits(account(case, thread))
+}
+
+fn unclear(threads: &[ThreadSpan<'_>]) -> Finding {
+    let thread = threads.iter().max_by_key(|thread| thread.ticks);
+    let absent = thread.and_then(|thread| {
+        let syscall = thread.last.syscall.absence();
+        syscall.filter(|_| thread.blocked == 0 && thread.ticks >= TICKS_MIN)
+    });
+    match (absent, thread) {
+        (Some(absence), _) => Finding::Missing(format!(
+            "what the runtime's thread sleeps in could not be read ({}).",
+            absence.detail
+        )),
+        (None, Some(thread)) => Finding::Excluded(format!(
+            "Thread {} was blocked outside its event loop in only {} of {} samples.",
+            thread.last.tid, thread.blocked, thread.ticks
+        )),
+        (None, None) => Finding::Missing(String::from("no thread was seen.")),
+    }
+}
+
+fn account(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Account {
+    let tid = thread.last.tid;
+    let since_ns = case.since(|model| {
+        let threads = model.threads.got()?;
+        let thread = threads.iter().find(|other| other.tid == tid)?;
+        Some(matches!(doing(thread), Doing::Blocked))
+    });
+    let since_ns = since_ns.or(Some(case.onset.at_ns));
+    let call = syscall_words(thread.last);
+    let channel = thread.last.wchan.got().filter(|wchan| !wchan.is_empty());
+    let mut evidence = Vec::new();
+    if let Some(call) = &call {
+        evidence.push(word(format!("thread {tid} system call"), call.clone(), since_ns));
+    }
+    if let Some(channel) = channel {
+        evidence.push(word(format!("thread {tid} wait channel"), channel.clone(), since_ns));
+    }
+    evidence.push(word(
+        format!("thread {tid} state"),
+        thread.last.state.letter().to_string(),
+        since_ns,
+    ));
+    if let Some(share) = thread.wants_cpu {
+        evidence.push(number(
+            format!("thread {tid} wants a CPU"),
+            share * 100.0,
+            "% of the time",
+            None,
+        ));
+    }
+    if let Some(stack) = thread.last.kernel_stack.got().filter(|stack| !stack.is_empty()) {
+        let frames: Vec<&str> = stack.iter().take(6).map(String::as_str).collect();
+        evidence.push(word(format!("thread {tid} kernel stack"), frames.join(" < "), None));
+    }
+    let beat_ms = case.last().and_then(|model| model.app.got()?.beat_age_ms);
+    if let Some(beat_ms) = beat_ms {
+        evidence.push(number("age of the runtime's last heartbeat", beat_ms, "ms", None));
+    }
+    for ring in case.rings().iter().filter(|ring| ring.cq_frozen) {
+        evidence.push(number(
+            format!("ring {} unreaped completions, head frozen", ring.fd),
+            f64::from(ring.last.cq_pending()),
+            "completions",
+            None,
+        ));
+    }
+    evidence.extend(case.queue_evidence());
+    Account {
+        confidence: confidence(case, thread, call.is_some()),
+        summary: format!(
+            "The runtime's thread {tid} is blocked in {} and does not come back to its event loop.",
+            blocked_on(thread.last, call.as_deref())
+        ),
+        evidence,
+    }
+}
+
+/// Certain when the thread is surely the one that runs the loop, or the ring it should reap shows
+/// it; likely when it was only guessed from outside.
+fn confidence(case: &Case<'_>, thread: &ThreadSpan<'_>, call_known: bool) -> Confidence {
+    let told = |model: &Model| {
+        model.app.got().and_then(|app| app.raw.runtime_tid) == Some(thread.last.tid)
+    };
+    let told = case.last().is_some_and(told);
+    let seen_waiting_before = case.history.iter().any(|model| {
+        let threads = model.threads.got().into_iter().flatten();
+        threads
+            .into_iter()
+            .any(|other| other.tid == thread.last.tid && doing(other) == Doing::Waiting)
+    });
+    let ring_frozen = case.rings().iter().any(|ring| ring.cq_frozen);
+    let kind = case.onset.kind;
+    if call_known && (told || ring_frozen || (seen_waiting_before && kind != StallKind::Stopped)) {
+        Confidence::Certain
+    } else if call_known && thread.last.role == ThreadRole::Runtime {
+        Confidence::Likely
+    } else {
+        Confidence::Possible
+    }
+}
+
+/// What it waits for, in words.
+fn blocked_on(thread: &ThreadModel, call: Option<&str>) -> String {
+    let wchan = thread.wchan.got().map_or("", String::as_str);
+    let kind = if thread.state == TaskState::DiskSleep {
+        "an uninterruptible wait (disk, network file system or a kernel lock)"
+    } else if wchan.contains("pipe_write") {
+        "a write to a full pipe that nobody drains"
+    } else if wchan.contains("pipe_read") {
+        "a read from an empty pipe"
+    } else if call.is_some_and(|call| call.contains("nanosleep"))
+        || matches!(thread.syscall.got(), Some(SyscallRaw::In { nr, .. }) if crate::model::syscall::name(*nr) == Some("restart_syscall"))
+    {
+        "a sleep"
+    } else if wchan.contains("futex") || call == Some("futex") {
+        "a futex (a lock, a condition or a blocking client call such as a Kafka flush)"
+    } else {
+        "a blocking call"
+    };
+    match call {
+        Some(call) => format!("{kind}, system call {call}"),
+        None => kind.to_owned(),
+    }
+}
