@@ -6,10 +6,20 @@
 //! it never becomes zero.
 //!
 //! This crate holds no clock: whoever calls a probe stamps the begin and end of the read
-//! ([`Probe`]).
+//! ([`Probe`]). It holds no rights either: each absence says which would permit the read.
+//!
+//! `proc_root` is `/proc` but for tests; the other names in a sample are in [`sample`].
 
+pub mod cgroup;
+#[cfg(test)]
+mod fake;
+pub mod fds;
+mod files;
 pub mod heartbeat;
+pub mod netstat;
+pub mod process;
 pub mod reading;
 pub mod sample;
+pub mod threads;
 
 pub use reading::{Absence, Probe, Reading, Why};
