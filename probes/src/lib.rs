@@ -8,6 +8,7 @@
 //! This crate holds no clock: whoever calls a probe stamps the begin and end of the read
 //! ([`Probe`]). It holds no rights either: each absence says which would permit the read.
 //!
+//!
 //! `proc_root` is `/proc` but for tests; the other names in a sample are in [`sample`].
 
 pub mod cgroup;
@@ -19,6 +20,7 @@ pub mod heartbeat;
 pub mod netstat;
 pub mod process;
 pub mod reading;
+pub mod ring;
 pub mod sample;
 pub mod threads;
 
