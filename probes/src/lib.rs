@@ -6,10 +6,35 @@
 //! it never becomes zero.
 //!
 //! This crate holds no clock: whoever calls a probe stamps the begin and end of the read
-//! ([`Probe`]).
+//! ([`Probe`]). It holds no rights either: each absence says which would permit the read.
+//!
+//! | module | reads | cost |
+//! |---|---|---|
+//! | [`process`] | `/proc/PID/stat`; once: name, command line, executable | one small file |
+//! | [`threads`] | `/proc/PID/task/TID/{stat,schedstat,syscall,wchan,stack}` | four small files a thread |
+//! | [`fds`] | their number against `RLIMIT_NOFILE`; a census of what they are | one stat(2); one readlink(2) each |
+//! | [`ring`] | an `io_uring`, `/proc/PID/fdinfo/FD` | grows with armed operations, takes the ring's lock |
+//! | [`sockets`] | accept queues, connections, ephemeral ports, over `sock_diag(7)` | listeners: cheap; connections: grows with the namespace |
+//! | [`netstat`] | TCP counters of the namespace | two small files |
+//! | [`cgroup`] | frozen, throttled | three small files |
+//! | [`heartbeat`] | what an instrumented server says of itself | 4 KiB of memory |
+//! | [`discover`] | which processes listen on a port | a census of every process: once per run |
+//!
+//! `proc_root` is `/proc` but for tests; the other names in a sample are in [`sample`].
 
+pub mod cgroup;
+pub mod discover;
+#[cfg(test)]
+mod fake;
+pub mod fds;
+mod files;
 pub mod heartbeat;
+pub mod netstat;
+pub mod process;
 pub mod reading;
+pub mod ring;
 pub mod sample;
+pub mod sockets;
+pub mod threads;
 
 pub use reading::{Absence, Probe, Reading, Why};

@@ -28,7 +28,7 @@ pub struct Sample {
     pub listeners: Probe<Vec<ListenerRaw>>,
     /// The TCP sockets of its network namespace, summed up.
     pub sockets: Probe<SocketsRaw>,
-    /// Its io_uring instances (at most [`RINGS_MAX`]).
+    /// Its `io_uring` instances (at most [`RINGS_MAX`]).
     pub rings: Probe<Vec<RingRaw>>,
     /// TCP counters of its network namespace.
     pub tcp: Probe<TcpRaw>,
@@ -198,7 +198,7 @@ pub enum Holder {
     Unknown,
 }
 
-/// One listening socket, from `INET_DIAG` (sock_diag(7)).
+/// One listening socket, from `INET_DIAG` (`sock_diag(7)`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerRaw {
     /// Where it listens.
@@ -234,13 +234,13 @@ pub struct SocketsRaw {
 pub struct ServedRaw {
     /// The port.
     pub port: u16,
-    /// ESTABLISHED or CLOSE_WAIT and accepted (they have an inode).
+    /// ESTABLISHED or `CLOSE_WAIT` and accepted (they have an inode).
     pub accepted_open: u32,
     /// ESTABLISHED and not accepted yet (no inode).
     pub queued: u32,
-    /// Accepted connections in CLOSE_WAIT: the peer has closed, the server has not.
+    /// Accepted connections in `CLOSE_WAIT`: the peer has closed, the server has not.
     pub close_wait: u32,
-    /// SYN_RECV: the handshake is not done.
+    /// `SYN_RECV`: the handshake is not done.
     pub syn_recv: u32,
     /// Accepted connections with unread bytes.
     pub unread_sockets: u32,
@@ -262,16 +262,16 @@ pub struct ServedRaw {
 pub struct PortsRaw {
     /// `net.ipv4.ip_local_port_range`, both ends included.
     pub range: (u16, u16),
-    /// Distinct local ports within the range that some TCP socket uses, TIME_WAIT included.
+    /// Distinct local ports within the range that some TCP socket uses, `TIME_WAIT` included.
     pub in_use: u32,
-    /// TIME_WAIT sockets with a local port in the range.
+    /// `TIME_WAIT` sockets with a local port in the range.
     pub time_wait: u32,
     /// Destinations that use most of the range, most first (at most [`DESTINATIONS_MAX`]). Only
     /// sockets of one (source, destination) share the range, so this is the real head room.
     pub top: Vec<(SocketAddr, u32)>,
 }
 
-/// One io_uring, from `/proc/PID/fdinfo/FD`. Heads and tails are u32 and wrap.
+/// One `io_uring`, from `/proc/PID/fdinfo/FD`. Heads and tails are u32 and wrap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingRaw {
     /// The fd of the ring in the target.

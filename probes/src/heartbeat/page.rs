@@ -87,6 +87,7 @@ impl Page {
         &self.path
     }
 
+    #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins at a page boundary")]
     fn word(&self, word: Word) -> &AtomicU64 {
         // SAFETY: the map is PAGE_BYTES long, page-aligned, shared and writable, and lives as
         // long as `self`; every `Word` index is below PAGE_BYTES / 8; in this process the words

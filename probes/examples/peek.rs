@@ -1,0 +1,32 @@
+//! Prints the rings and accept queues of any process: `cargo run --example peek -- PID`.
+
+use std::path::Path;
+
+use stallscope_probes::sockets::Diag;
+use stallscope_probes::{fds, ring};
+
+fn main() {
+    let Some(pid) = std::env::args().nth(1).and_then(|pid| pid.parse().ok()) else {
+        eprintln!("usage: peek PID");
+        std::process::exit(2);
+    };
+    let proc_root = Path::new("/proc");
+    let census = fds::census(proc_root, pid);
+    if let Some(absence) = census.absence() {
+        println!("its fds are unknown: {}", absence.detail);
+    }
+    for fd in census.got().map_or(&[][..], |census| &census.rings) {
+        println!("ring {fd}: {:?}", ring::read(proc_root, pid, *fd).state);
+    }
+    let listeners = Diag::open(proc_root, pid).and_then(|diag| diag.listeners());
+    if let Some(absence) = listeners.absence() {
+        println!("its accept queues are unknown: {}", absence.detail);
+    }
+    for listener in listeners.got().into_iter().flatten() {
+        let inode = u64::from(listener.inode);
+        if census.got().is_none_or(|census| census.socket_inodes.contains(&inode)) {
+            let (queued, limit) = (listener.queued, listener.limit);
+            println!("{}: {queued} of {limit} queued, drops {:?}", listener.local, listener.drops);
+        }
+    }
+}

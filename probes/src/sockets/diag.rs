@@ -1,0 +1,299 @@
+//! Asking the kernel: the netlink socket and its dumps.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+
+use super::netns::Namespace;
+use super::wire::{self, Family, Message, Request, Socket, TcpState};
+use super::{Connection, Dump};
+use crate::reading::{Absence, Reading, Why};
+use crate::sample::{Holder, ListenerRaw};
+
+/// Sockets taken from one dump of connections.
+pub const DUMP_MAX: usize = 400_000;
+/// Listeners taken from one dump. More than a sample keeps
+/// ([`LISTENERS_MAX`](crate::sample::LISTENERS_MAX)): the caller keeps the target's first.
+pub const LISTENERS_DUMPED_MAX: usize = 16_384;
+/// How long the kernel may take for one datagram of an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// The kernel sends dumps in datagrams of at most 32 KiB (`netlink_dump`, `af_netlink.c`).
+const DATAGRAM_MAX_BYTES: usize = 64 * 1024;
+/// Times a dump is taken anew when the kernel says the table changed under it.
+const ATTEMPTS_MAX: usize = 3;
+
+/// A `NETLINK_SOCK_DIAG` socket in the network namespace of a process.
+#[derive(Debug)]
+pub struct Diag {
+    namespace: Namespace,
+    session: Mutex<Session>,
+}
+
+/// One conversation at a time. After a dump that did not end well the socket may hold the rest of
+/// it, so it is dropped and made anew.
+#[derive(Debug)]
+struct Session {
+    socket: Option<OwnedFd>,
+    seq: u32,
+    buffer: Vec<u8>,
+}
+
+/// Why a dump did not end well.
+#[derive(Debug, thiserror::Error)]
+enum DumpError {
+    #[error("cannot {action} the kernel's socket table (sock_diag): {errno}")]
+    System { action: &'static str, errno: Errno },
+    #[error(
+        "this kernel does not list TCP sockets over netlink; load the modules inet_diag and tcp_diag"
+    )]
+    NoDiag,
+    #[error("the kernel refused to list its TCP sockets: {0}")]
+    Refused(Errno),
+    #[error("the kernel gave no answer about its sockets within a second")]
+    Silent,
+    #[error(transparent)]
+    Malformed(#[from] wire::Malformed),
+    #[error("a datagram of {0} bytes from the kernel was cut")]
+    Cut(usize),
+    #[error("the socket table kept changing while it was read")]
+    Interrupted,
+    #[error("no socket in the process's network namespace: {}", .0.detail)]
+    NoSocket(Absence),
+}
+
+impl DumpError {
+    fn why(&self) -> Why {
+        match self {
+            Self::System { errno, .. } | Self::Refused(errno) => {
+                match Absence::from(&std::io::Error::from(*errno)).why {
+                    // ENOENT here is about a kernel module, never about a process.
+                    Why::Gone => Why::Failed,
+                    why => why,
+                }
+            }
+            Self::NoDiag => Why::Unsupported,
+            Self::Malformed(_) | Self::Cut(_) => Why::Malformed,
+            Self::Silent | Self::Interrupted => Why::Failed,
+            Self::NoSocket(absence) => absence.why,
+        }
+    }
+}
+
+/// Whether to go on with a dump.
+enum Take {
+    More,
+    Enough,
+}
+
+impl Diag {
+    /// Opens a socket in the network namespace of process `pid`. It can be used from anywhere
+    /// afterwards.
+    pub fn open(proc_root: &Path, pid: i32) -> Reading<Self> {
+        Namespace::of(proc_root, pid).and_then(|namespace| {
+            open_socket(&namespace).map(|socket| {
+                let buffer = vec![0; DATAGRAM_MAX_BYTES];
+                let session = Mutex::new(Session { socket: Some(socket), seq: 0, buffer });
+                Self { namespace, session }
+            })
+        })
+    }
+
+    /// Whether that is another namespace than the caller's.
+    pub const fn foreign(&self) -> bool {
+        matches!(self.namespace, Namespace::Foreign(_))
+    }
+
+    /// Every listening TCP socket of the namespace (at most [`LISTENERS_DUMPED_MAX`]), its holder
+    /// [`Holder::Unknown`].
+    pub fn listeners(&self) -> Reading<Vec<ListenerRaw>> {
+        self.dump(true, Vec::new, |found: &mut Vec<ListenerRaw>, socket| {
+            if found.len() == LISTENERS_DUMPED_MAX {
+                return Take::Enough;
+            }
+            if socket.state == Some(TcpState::Listen) {
+                found.push(ListenerRaw {
+                    local: socket.local,
+                    inode: socket.inode,
+                    queued: socket.received,
+                    limit: socket.sent,
+                    drops: socket.drops,
+                    holder: Holder::Unknown,
+                });
+            }
+            Take::More
+        })
+    }
+
+    /// Every other TCP socket of the namespace (at most [`DUMP_MAX`]) that has a served port or a
+    /// port of the ephemeral range, in one pass over each IP version.
+    pub fn connections(&self, served_ports: &[u16], range: (u16, u16)) -> Reading<Dump> {
+        let is_kept = |port| served_ports.contains(&port) || (range.0..=range.1).contains(&port);
+        self.dump(false, Dump::default, |dump: &mut Dump, socket| {
+            if dump.total as usize == DUMP_MAX {
+                dump.truncated = true;
+                return Take::Enough;
+            }
+            dump.total += 1;
+            if is_kept(socket.local.port()) {
+                dump.connections.extend(Connection::from_socket(socket));
+            }
+            Take::More
+        })
+    }
+
+    fn dump<T>(
+        &self,
+        listening: bool,
+        empty: impl Fn() -> T,
+        mut take: impl FnMut(&mut T, &Socket) -> Take,
+    ) -> Reading<T> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut result = Err(DumpError::Interrupted);
+        for _ in 0..ATTEMPTS_MAX {
+            let mut found = empty();
+            result = session
+                .dump_both(&self.namespace, listening, &mut |socket| take(&mut found, socket))
+                .map(|()| found);
+            if !matches!(result, Err(DumpError::Interrupted)) {
+                break;
+            }
+        }
+        result.map_or_else(|error| Reading::absent(error.why(), error.to_string()), Reading::Got)
+    }
+}
+
+impl Connection {
+    pub(super) fn from_socket(socket: &Socket) -> Option<Self> {
+        let remote_ip = match socket.remote.ip() {
+            std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            std::net::IpAddr::V6(ip) => ip,
+        };
+        Some(Self {
+            state: socket.state?,
+            local_port: socket.local.port(),
+            remote_port: socket.remote.port(),
+            remote_ip: remote_ip.octets(),
+            inode: socket.inode,
+            unread: socket.received,
+            unsent: socket.sent,
+        })
+    }
+}
+
+impl Session {
+    fn dump_both(
+        &mut self,
+        namespace: &Namespace,
+        listening: bool,
+        take: &mut dyn FnMut(&Socket) -> Take,
+    ) -> Result<(), DumpError> {
+        for family in [Family::V4, Family::V6] {
+            if let Take::Enough = self.dump_one(namespace, Request { family, listening }, take)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn dump_one(
+        &mut self,
+        namespace: &Namespace,
+        request: Request,
+        take: &mut dyn FnMut(&Socket) -> Take,
+    ) -> Result<Take, DumpError> {
+        // Out of `self` until the dump has ended well.
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => match open_socket(namespace) {
+                Reading::Got(socket) => socket,
+                Reading::Absent(absence) => return Err(DumpError::NoSocket(absence)),
+            },
+        };
+        self.seq = self.seq.wrapping_add(1);
+        send(&socket, &request.encode(self.seq))?;
+        let mut interrupted = false;
+        loop {
+            let bytes = receive(&socket, &mut self.buffer)?;
+            for numbered in wire::messages(bytes) {
+                let numbered = numbered?;
+                if numbered.seq != self.seq {
+                    continue;
+                }
+                interrupted |= numbered.interrupted;
+                match numbered.message {
+                    Message::Socket(described) => {
+                        if let Take::Enough = take(&described) {
+                            return Ok(Take::Enough);
+                        }
+                    }
+                    Message::Done(0) => {
+                        self.socket = Some(socket);
+                        return if interrupted {
+                            Err(DumpError::Interrupted)
+                        } else {
+                            Ok(Take::More)
+                        };
+                    }
+                    Message::Done(errno) | Message::Error(errno) if errno != 0 => {
+                        return Err(refusal(errno));
+                    }
+                    Message::Done(_) | Message::Error(_) | Message::Other => {}
+                }
+            }
+        }
+    }
+}
+
+/// ENOENT: no module answers for TCP (`sock_diag_lock_handler`, `net/core/sock_diag.c`, and
+/// `inet_diag_lock_handler`).
+fn refusal(errno: i32) -> DumpError {
+    match Errno::from_raw_os_error(errno) {
+        Errno::NOENT => DumpError::NoDiag,
+        errno => DumpError::Refused(errno),
+    }
+}
+
+fn open_socket(namespace: &Namespace) -> Reading<OwnedFd> {
+    namespace.within(|| {
+        let made = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(netlink::SOCK_DIAG),
+        )
+        .and_then(|socket| {
+            set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_MAX))?;
+            Ok(socket)
+        });
+        made.map_or_else(
+            |errno| {
+                let error = DumpError::System { action: "open a socket to", errno };
+                Reading::absent(error.why(), error.to_string())
+            },
+            Reading::Got,
+        )
+    })
+}
+
+fn send(socket: &OwnedFd, request: &[u8]) -> Result<(), DumpError> {
+    rustix::io::retry_on_intr(|| rustix::net::send(socket, request, SendFlags::empty()))
+        .map(drop)
+        .map_err(|errno| DumpError::System { action: "ask for", errno })
+}
+
+fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], DumpError> {
+    // With TRUNC the kernel gives the datagram's own length even if it was cut.
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recv(socket, &mut *buffer, RecvFlags::TRUNC).map(|(_, bytes)| bytes)
+    });
+    match received {
+        Ok(bytes) => buffer.get(..bytes).ok_or(DumpError::Cut(bytes)),
+        Err(Errno::AGAIN) => Err(DumpError::Silent),
+        Err(errno) => Err(DumpError::System { action: "read", errno }),
+    }
+}

@@ -1,0 +1,385 @@
+//! The bytes of `sock_diag(7)`: requests out, answers in. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Bytes of `struct nlmsghdr` (linux/netlink.h).
+const HEADER_BYTES: usize = 16;
+/// Bytes of `struct inet_diag_req_v2` (`linux/inet_diag.h`).
+const REQUEST_BYTES: usize = 56;
+/// Bytes of `struct inet_diag_msg`, which attributes may follow.
+const SOCKET_BYTES: usize = 72;
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 0x01;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
+const INET_DIAG_SKMEMINFO: u16 = 7;
+/// Index of the drops in `INET_DIAG_SKMEMINFO` (`SK_MEMINFO_DROPS`, `linux/sock_diag.h`).
+const SK_MEMINFO_DROPS: usize = 8;
+
+/// States of a TCP socket (`include/net/tcp_states.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "the names of RFC 9293")]
+pub enum TcpState {
+    Established = 1,
+    SynSent = 2,
+    SynRecv = 3,
+    FinWait1 = 4,
+    FinWait2 = 5,
+    TimeWait = 6,
+    Close = 7,
+    CloseWait = 8,
+    LastAck = 9,
+    Listen = 10,
+    Closing = 11,
+    NewSynRecv = 12,
+}
+
+impl TcpState {
+    /// From the number in a message; `None` for one this version does not know.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Established,
+            2 => Self::SynSent,
+            3 => Self::SynRecv,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            7 => Self::Close,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            12 => Self::NewSynRecv,
+            _ => return None,
+        })
+    }
+}
+
+/// Sockets of which IP version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// `AF_INET`.
+    V4,
+    /// `AF_INET6`, which holds the IPv4 connections of a dual-stack listener too.
+    V6,
+}
+
+/// What to dump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// IP version.
+    pub family: Family,
+    /// Listening sockets with their drops, or all others.
+    pub listening: bool,
+}
+
+impl Request {
+    /// The message that asks for this, numbered `seq`.
+    pub fn encode(self, seq: u32) -> [u8; HEADER_BYTES + REQUEST_BYTES] {
+        let mut message = [0; HEADER_BYTES + REQUEST_BYTES];
+        let listen_bit = 1_u32 << TcpState::Listen as u8;
+        let all_bits = (1_u32 << (TcpState::NewSynRecv as u8 + 1)) - 2;
+        let states = if self.listening { listen_bit } else { all_bits & !listen_bit };
+        put(&mut message, 0, &((HEADER_BYTES + REQUEST_BYTES) as u32).to_ne_bytes());
+        put(&mut message, 4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+        put(&mut message, 6, &(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+        put(&mut message, 8, &seq.to_ne_bytes());
+        message[HEADER_BYTES] = match self.family {
+            Family::V4 => AF_INET,
+            Family::V6 => AF_INET6,
+        };
+        message[HEADER_BYTES + 1] = IPPROTO_TCP;
+        // Bit n - 1 asks for attribute n.
+        message[HEADER_BYTES + 2] = if self.listening { 1 << (INET_DIAG_SKMEMINFO - 1) } else { 0 };
+        put(&mut message, HEADER_BYTES + 4, &states.to_ne_bytes());
+        message
+    }
+}
+
+fn put(message: &mut [u8], at: usize, bytes: &[u8]) {
+    message[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+/// One socket as the kernel describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Socket {
+    /// Its state; `None` for one this version does not know.
+    pub state: Option<TcpState>,
+    /// Its local address; IPv4 in IPv6 as plain IPv4.
+    pub local: SocketAddr,
+    /// The address of the other side.
+    pub remote: SocketAddr,
+    /// Bytes received and not read; of a listener, its accept queue.
+    pub received: u32,
+    /// Bytes written and not acknowledged; of a listener, the limit of its accept queue.
+    pub sent: u32,
+    /// Its inode; 0 when no fd refers to it.
+    pub inode: u32,
+    /// Packets dropped at it, if asked for.
+    pub drops: Option<u32>,
+}
+
+/// One netlink message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// A socket.
+    Socket(Socket),
+    /// The dump is complete; an errno if it went wrong on the way.
+    Done(i32),
+    /// The request was refused with this errno (positive); 0 is a plain acknowledgement.
+    Error(i32),
+    /// Nothing of interest.
+    Other,
+}
+
+/// A message with the number of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbered {
+    /// The number given to [`Request::encode`].
+    pub seq: u32,
+    /// Whether the table changed during the dump in a way that may have lost sockets.
+    pub interrupted: bool,
+    /// The message.
+    pub message: Message,
+}
+
+/// Bytes that are no well-formed netlink message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the kernel's answer is cut or malformed {at} bytes before its end")]
+pub struct Malformed {
+    /// Bytes left when it was noticed.
+    pub at: usize,
+}
+
+/// The messages of one datagram, in order; ends after the first malformed one.
+pub fn messages(bytes: &[u8]) -> impl Iterator<Item = Result<Numbered, Malformed>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        if let Some((numbered, after)) = split_message(rest) {
+            rest = after;
+            return Some(Ok(numbered));
+        }
+        let at = rest.len();
+        rest = &[];
+        Some(Err(Malformed { at }))
+    })
+}
+
+fn split_message(bytes: &[u8]) -> Option<(Numbered, &[u8])> {
+    let bytes_stated = u32_at(bytes, 0)? as usize;
+    let kind = u16_at(bytes, 4)?;
+    let flags = u16_at(bytes, 6)?;
+    let seq = u32_at(bytes, 8)?;
+    let payload = bytes.get(HEADER_BYTES..bytes_stated)?;
+    let message = match kind {
+        SOCK_DIAG_BY_FAMILY => Message::Socket(socket(payload)?),
+        // Both begin with a negative errno (`struct nlmsgerr`; `netlink_dump_done`, af_netlink.c).
+        NLMSG_ERROR => Message::Error(i32_at(payload, 0)?.checked_neg()?),
+        NLMSG_DONE => Message::Done(i32_at(payload, 0)?.checked_neg()?),
+        _ => Message::Other,
+    };
+    let interrupted = flags & NLM_F_DUMP_INTR != 0;
+    let after = bytes.get(aligned(bytes_stated)..).unwrap_or(&[]);
+    Some((Numbered { seq, interrupted, message }, after))
+}
+
+/// `struct inet_diag_msg`: family, state, timer, retrans; ports, addresses, interface, cookie;
+/// expires, rqueue, wqueue, uid, inode.
+fn socket(payload: &[u8]) -> Option<Socket> {
+    let (fixed, attributes) = payload.split_at_checked(SOCKET_BYTES)?;
+    let address = |at: usize, port_at: usize| {
+        let port = u16::from_be_bytes(array(fixed, port_at)?);
+        let ip = match fixed[0] {
+            AF_INET => IpAddr::V4(Ipv4Addr::from(array::<4>(fixed, at)?)),
+            AF_INET6 => IpAddr::V6(Ipv6Addr::from(array::<16>(fixed, at)?)).to_canonical(),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, port))
+    };
+    Some(Socket {
+        state: TcpState::from_number(fixed[1]),
+        local: address(8, 4)?,
+        remote: address(24, 6)?,
+        received: u32_at(fixed, 56)?,
+        sent: u32_at(fixed, 60)?,
+        inode: u32_at(fixed, 68)?,
+        drops: attribute(attributes, INET_DIAG_SKMEMINFO)
+            .and_then(|memory| u32_at(memory, SK_MEMINFO_DROPS * 4)),
+    })
+}
+
+/// The payload of the first attribute of this kind (`struct nlattr`: length, kind, payload).
+fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    loop {
+        let bytes_stated = usize::from(u16_at(bytes, 0)?);
+        let payload = bytes.get(4..bytes_stated)?;
+        if u16_at(bytes, 2)? == wanted {
+            return Some(payload);
+        }
+        bytes = bytes.get(aligned(bytes_stated)..)?;
+    }
+}
+
+/// Messages and attributes begin at multiples of four bytes.
+const fn aligned(bytes: usize) -> usize {
+    bytes.saturating_add(3) & !3
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    array(bytes, at).map(u16::from_ne_bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    array(bytes, at).map(u32::from_ne_bytes)
+}
+
+fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
+    array(bytes, at).map(i32::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LISTEN_V4: &[u8] = include_bytes!("../../fixtures/sock-diag-6.18/listen-v4");
+    const LISTEN_V6: &[u8] = include_bytes!("../../fixtures/sock-diag-6.18/listen-v6");
+
+    fn sockets(bytes: &[u8]) -> Vec<Socket> {
+        messages(bytes)
+            .filter_map(|numbered| match numbered.unwrap().message {
+                Message::Socket(socket) => Some(socket),
+                Message::Done(0) => None,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn captured_listeners_with_queue_limit_and_drops() {
+        let nobody = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 0);
+        let narrow = Socket {
+            state: Some(TcpState::Listen),
+            local: "127.0.0.1:8080".parse().unwrap(),
+            remote: nobody("0.0.0.0"),
+            received: 5,
+            sent: 4,
+            inode: 49_243,
+            drops: Some(8),
+        };
+        assert_eq!(sockets(LISTEN_V4), [narrow]);
+        let dual_stack = Socket {
+            local: "[::]:8081".parse().unwrap(),
+            remote: nobody("::"),
+            received: 1,
+            sent: 16,
+            inode: 49_244,
+            drops: Some(0),
+            ..narrow
+        };
+        assert_eq!(sockets(LISTEN_V6), [dual_stack]);
+    }
+
+    #[test]
+    fn captured_connections_of_a_dual_stack_listener_come_as_plain_ipv4() {
+        let found = sockets(include_bytes!("../../fixtures/sock-diag-6.18/connections-v6"));
+        let mapped: Vec<_> = found.iter().filter(|socket| socket.local.is_ipv4()).collect();
+        assert_eq!((found.len(), mapped.len()), (4, 2));
+        assert!(mapped.iter().all(|socket| socket.local == "127.0.0.1:8081".parse().unwrap()));
+        let with_data = mapped.iter().find(|socket| socket.inode == 49_255).unwrap();
+        assert_eq!((with_data.received, with_data.state), (5, Some(TcpState::Established)));
+        assert_eq!(with_data.drops, None, "not asked for");
+    }
+
+    #[test]
+    fn every_message_of_a_dump_carries_the_number_of_its_request() {
+        assert!(messages(LISTEN_V4).all(|numbered| numbered.unwrap().seq == 1));
+        let last = messages(LISTEN_V4).last().unwrap().unwrap();
+        assert_eq!((last.message, last.interrupted), (Message::Done(0), false));
+    }
+
+    #[test]
+    fn a_message_cut_anywhere_is_malformed_not_misread() {
+        let whole = &LISTEN_V4[..LISTEN_V4.len() - 20];
+        for cut in 1..whole.len() {
+            let last = messages(&whole[..cut]).last().unwrap();
+            assert_eq!(last, Err(Malformed { at: cut }), "{cut}");
+        }
+        assert_eq!(messages(&[]).count(), 0);
+    }
+
+    fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = ((HEADER_BYTES + payload.len()) as u32).to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&flags.to_ne_bytes());
+        bytes.extend_from_slice(&[7, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    #[test]
+    fn ends_refusals_and_interruptions() {
+        let cases = [
+            (NLMSG_DONE, 0, 0_i32, Message::Done(0)),
+            (NLMSG_DONE, 0, -12, Message::Done(12)),
+            (NLMSG_ERROR, 0, -2, Message::Error(2)),
+            (NLMSG_ERROR, 0, 0, Message::Error(0)),
+            (NLMSG_DONE, NLM_F_DUMP_INTR, 0, Message::Done(0)),
+            (1, 0, 0, Message::Other),
+        ];
+        for (kind, flags, errno, expected) in cases {
+            let bytes = message(kind, flags, &errno.to_ne_bytes());
+            let numbered = messages(&bytes).next().unwrap().unwrap();
+            assert_eq!(numbered.message, expected);
+            assert_eq!(numbered.interrupted, flags != 0);
+        }
+        for kind in [NLMSG_DONE, NLMSG_ERROR] {
+            assert!(messages(&message(kind, 0, &[])).next().unwrap().is_err());
+            let lowest = message(kind, 0, &i32::MIN.to_ne_bytes());
+            assert!(messages(&lowest).next().unwrap().is_err());
+        }
+    }
+
+    #[test]
+    fn a_request_asks_for_what_it_says() {
+        let listening = Request { family: Family::V6, listening: true }.encode(7);
+        assert_eq!(u32_at(&listening, 0), Some(72));
+        assert_eq!((listening[16], listening[17], listening[18]), (10, 6, 1 << 6));
+        assert_eq!(u32_at(&listening, 20), Some(1 << 10));
+        let others = Request { family: Family::V4, listening: false }.encode(7);
+        assert_eq!((others[16], others[18]), (2, 0));
+        assert_eq!(u32_at(&others, 20), Some(0b1_1011_1111_1110));
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            messages(&bytes).for_each(drop);
+        }
+
+        #[test]
+        fn parsing_a_damaged_dump_never_panics_and_ends(
+            at in 0..LISTEN_V4.len(), value in any::<u8>(), cut in 0..LISTEN_V4.len(),
+        ) {
+            let mut bytes = LISTEN_V4.to_vec();
+            bytes[at] = value;
+            bytes.truncate(cut);
+            prop_assert!(messages(&bytes).count() <= bytes.len());
+        }
+    }
+}
