@@ -91,7 +91,8 @@ pub fn parse_stat(bytes: &[u8]) -> Reading<TaskStat> {
     let Ok(stat) = procfs::process::Stat::from_read(line.as_bytes()) else { return malformed() };
     let Ok(threads) = u64::try_from(stat.num_threads) else { return malformed() };
     Reading::Got(TaskStat {
-        comm: unescape(&stat.comm),
+        // Unescaped, unlike in `status`: `do_task_stat` (fs/proc/array.c).
+        comm: stat.comm,
         state: TaskState::from_letter(stat.state),
         ppid: stat.ppid,
         utime_ticks: stat.utime,
@@ -107,25 +108,6 @@ fn has_name_in_parentheses(line: &str) -> bool {
     let bytes = line.as_bytes();
     let (Some(open), Some(close)) = (line.find('('), line.rfind(')')) else { return false };
     open < close && open > 0 && bytes[open - 1] == b' ' && bytes.get(close + 1) == Some(&b' ')
-}
-
-/// Undoes what `proc_task_name` (fs/proc/array.c) does to a name in `stat`: a newline comes as
-/// `\n`, a backslash as `\\`.
-fn unescape(comm: &str) -> String {
-    let mut plain = String::with_capacity(comm.len());
-    let mut letters = comm.chars();
-    while let Some(letter) = letters.next() {
-        let decoded = match letter {
-            '\\' => match letters.next() {
-                Some('n') => '\n',
-                Some(other) => other,
-                None => '\\',
-            },
-            other => other,
-        };
-        plain.push(decoded);
-    }
-    plain
 }
 
 fn join_arguments(bytes: &[u8]) -> String {
@@ -147,23 +129,16 @@ mod tests {
 
     #[test]
     fn awkward_names_do_not_shift_the_fields() {
-        let cases = [
-            ("plain", "plain"),
-            ("a) R 1 (b", "a) R 1 (b"),
-            (") S 0 (((", ") S 0 ((("),
-            (r"two\nlines", "two\nlines"),
-            (r"back\\slash", r"back\slash"),
-            ("\u{1b}[31mred", "\u{1b}[31mred"),
-            ("", ""),
-        ];
-        for (written, meant) in cases {
-            let stat = parse_stat(format!("42 ({written}) S {REST}\n").as_bytes());
-            let stat = stat.got().unwrap_or_else(|| panic!("{written:?}: {stat:?}"));
-            assert_eq!(stat.comm, meant);
-            assert_eq!((stat.state, stat.ppid), (TaskState::Sleeping, 7), "{written:?}");
-            assert_eq!((stat.utime_ticks, stat.stime_ticks), (11, 22), "{written:?}");
-            assert_eq!((stat.threads, stat.start_time_ticks), (3, 987), "{written:?}");
-            assert_eq!(stat.rss_pages, 42, "{written:?}");
+        let cases =
+            ["plain", "a) R 1 (b", ") S 0 (((", "two\nlines", r"back\slash", "\u{1b}[31mred", ""];
+        for comm in cases {
+            let stat = parse_stat(format!("42 ({comm}) S {REST}\n").as_bytes());
+            let stat = stat.got().unwrap_or_else(|| panic!("{comm:?}: {stat:?}"));
+            assert_eq!(stat.comm, comm);
+            assert_eq!((stat.state, stat.ppid), (TaskState::Sleeping, 7), "{comm:?}");
+            assert_eq!((stat.utime_ticks, stat.stime_ticks), (11, 22), "{comm:?}");
+            assert_eq!((stat.threads, stat.start_time_ticks), (3, 987), "{comm:?}");
+            assert_eq!(stat.rss_pages, 42, "{comm:?}");
         }
     }
 

@@ -1,0 +1,177 @@
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+
+use stallscope_probes::sample::{Holder, ListenerRaw, ServedRaw, SocketsRaw};
+use stallscope_probes::sockets::{Diag, Tracker, local_port_range};
+use stallscope_probes::{discover, netstat};
+
+use crate::{got, own_pid, proc_root, until};
+
+fn inode_of(listener: &TcpListener) -> u32 {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+    let link = link.to_str().unwrap();
+    link.trim_start_matches("socket:[").trim_end_matches(']').parse().unwrap()
+}
+
+fn listener_at(diag: &Diag, local: SocketAddr) -> ListenerRaw {
+    let mut found = got(diag.listeners());
+    found.retain(|listener| listener.local == local);
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+/// A server that the test drives, and its clients.
+struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    diag: Diag,
+    range: (u16, u16),
+    tracker: Tracker,
+    clients: Vec<TcpStream>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            address: listener.local_addr().unwrap(),
+            listener,
+            diag: got(Diag::open(proc_root(), own_pid())),
+            range: got(local_port_range(proc_root(), own_pid())),
+            tracker: Tracker::default(),
+            clients: Vec::new(),
+        }
+    }
+
+    fn connect(&mut self, count: usize) {
+        let address = self.address;
+        self.clients.extend((0..count).map(|_| TcpStream::connect(address).unwrap()));
+    }
+
+    fn update(&mut self) -> SocketsRaw {
+        let ports = [self.address.port()];
+        let dump = got(self.diag.connections(&ports, self.range));
+        self.tracker.update(&dump, &ports, self.range)
+    }
+
+    fn served(&mut self) -> ServedRaw {
+        self.update().served[0]
+    }
+}
+
+#[test]
+fn the_accept_queue_is_as_deep_as_there_are_connections_not_accepted() {
+    let mut server = Server::start();
+    assert!(!server.diag.foreign());
+    let idle = listener_at(&server.diag, server.address);
+    assert_eq!((idle.queued, idle.drops, idle.holder), (0, Some(0), Holder::Unknown));
+    assert_eq!(idle.inode, inode_of(&server.listener));
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    assert!(idle.limit > 0 && idle.limit <= somaxconn.trim().parse().unwrap());
+
+    server.connect(7);
+    let address = server.address;
+    until("7 queued", || (listener_at(&server.diag, address).queued == 7).then_some(()));
+    let _accepted: Vec<_> = (0..3).map(|_| server.listener.accept().unwrap()).collect();
+    assert_eq!(listener_at(&server.diag, server.address).queued, 4);
+}
+
+#[test]
+fn what_is_accepted_and_closed_is_counted() {
+    let mut server = Server::start();
+    server.connect(2);
+    let mut accepted: Vec<_> = (0..2).map(|_| server.listener.accept().unwrap()).collect();
+    let baseline = server.served();
+    assert_eq!((baseline.accepted_open, baseline.queued), (2, 0));
+    assert_eq!((baseline.accepted_seen, baseline.closed_seen), (0, 0));
+
+    server.connect(5);
+    accepted.extend((0..3).map(|_| server.listener.accept().unwrap()));
+    let later = until("2 queued", || Some(server.served()).filter(|served| served.queued == 2));
+    assert_eq!((later.accepted_open, later.accepted_seen, later.closed_seen), (5, 3, 0));
+    assert_ne!(later.fingerprint, baseline.fingerprint);
+    assert_eq!(server.served().fingerprint, later.fingerprint, "nothing happened in between");
+
+    accepted.truncate(1);
+    let closed = server.served();
+    assert_eq!((closed.accepted_open, closed.accepted_seen, closed.closed_seen), (1, 3, 4));
+
+    // A client that leaves: CLOSE_WAIT until the server closes too. The first client is accepted.
+    drop(server.clients.remove(0));
+    until("CLOSE_WAIT", || (server.served().close_wait == 1).then_some(()));
+}
+
+#[test]
+fn unread_bytes_are_counted() {
+    use std::io::Write;
+    let mut server = Server::start();
+    server.connect(1);
+    let _accepted = server.listener.accept().unwrap();
+    server.clients[0].write_all(b"twelve bytes").unwrap();
+    let served =
+        until("12 unread", || Some(server.served()).filter(|served| served.unread_bytes == 12));
+    assert_eq!((served.unread_sockets, served.unsent_bytes), (1, 0));
+}
+
+#[test]
+fn each_connection_takes_an_ephemeral_port() {
+    let mut server = Server::start();
+    server.connect(23);
+    let ports: std::collections::HashSet<u16> =
+        server.clients.iter().map(|client| client.local_addr().unwrap().port()).collect();
+    let raw = server.update();
+    // Everything else on this machine is in the counts too; how many go to this server is exact
+    // unless others use the range harder.
+    assert!(raw.ports.in_use as usize >= ports.len());
+    let told = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let told: Vec<u16> = told.split_whitespace().map(|port| port.parse().unwrap()).collect();
+    assert_eq!(raw.ports.range, (told[0], told[1]));
+    let least = raw.ports.top.last().unwrap().1;
+    match raw.ports.top.iter().find(|(destination, _)| *destination == server.address) {
+        Some((_, count)) => assert_eq!(*count, 23),
+        None => assert!(least >= 23, "{:?}", raw.ports.top),
+    }
+}
+
+#[test]
+fn a_dual_stack_listener_serves_ipv4_connections() {
+    let Ok(listener) = TcpListener::bind("[::]:0") else {
+        println!("did not run: no IPv6 here");
+        return;
+    };
+    let port = listener.local_addr().unwrap().port();
+    let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let _accepted = listener.accept().unwrap();
+    let diag = got(Diag::open(proc_root(), own_pid()));
+    assert_eq!(listener_at(&diag, ([0_u16; 8], port).into()).queued, 0);
+    let dump = got(diag.connections(&[port], (1, 1)));
+    let raw = Tracker::default().update(&dump, &[port], (1, 1));
+    assert_eq!((raw.served[0].accepted_open, raw.served[0].queued), (1, 0));
+}
+
+#[test]
+fn whoever_listens_on_a_port_is_found() {
+    let server = Server::start();
+    let holders = got(discover::holders_of_port(proc_root(), &server.diag, server.address.port()));
+    let own: Vec<_> = holders.found.iter().filter(|holder| holder.pid == own_pid()).collect();
+    assert_eq!(own.len(), 1, "{holders:?}");
+    assert_eq!(own[0].inode, inode_of(&server.listener));
+    let port = server.address.port();
+    drop(server.listener);
+    let left = got(discover::holders_of_port(proc_root(), &server.diag, port));
+    assert!(left.found.iter().all(|holder| holder.pid != own_pid()), "{left:?}");
+}
+
+#[test]
+fn connects_move_the_counters_of_the_namespace() {
+    let mut server = Server::start();
+    let before = got(netstat::read(proc_root(), own_pid()));
+    server.connect(4);
+    let after = got(netstat::read(proc_root(), own_pid()));
+    let grown = |counter: fn(&stallscope_probes::sample::TcpRaw) -> Option<u64>| {
+        counter(&after).unwrap() - counter(&before).unwrap()
+    };
+    // At least: other processes connect too.
+    assert!(grown(|tcp| tcp.active_opens) >= 4);
+    assert!(grown(|tcp| tcp.passive_opens) >= 4);
+}
