@@ -1,11 +1,63 @@
-//! `stallscope diagnose`.
+//! `stallscope diagnose`: one verdict, now.
 
+use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Arguments of `stallscope diagnose`.
+use anyhow::Context;
+
+use super::target::TargetArgs;
+use super::{EXIT_OK, EXIT_STALLED, stop, text};
+use crate::diagnose::verdict::Verdict;
+use crate::watch::event::EndReason;
+use crate::watch::json;
+use crate::watch::session::{Session, Until};
+
+/// One verdict on a process, now, within 3 seconds.
+///
+/// Also when the stall began long before. Reads only: no ptrace, no signals. Exit status: 0
+/// healthy, 3 stalled, 1 error, 2 usage.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
 
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+const INTERVAL: Duration = Duration::from_millis(50);
+/// Long enough for the slowest cause to show: an accept queue must wait for a second.
+const CALM_AFTER: Duration = Duration::from_millis(1_600);
+/// With something suspicious in sight, as much longer as the promise of 3 s allows.
+const CLOSER_LOOK: Duration = Duration::from_millis(1_100);
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let stop = stop::on_signal().context("cannot install a signal handler")?;
+    let mut session = Session::attach(args.target.selection(), INTERVAL)?;
+    let until = |duration| Until { duration: Some(duration), stall: true };
+    let quiet = |_: &crate::watch::session::Tick<'_>| Ok::<(), std::convert::Infallible>(());
+    let mut reason = watch(session.run(until(CALM_AFTER), &stop, quiet));
+    if reason == EndReason::TimeUp && session.engine().is_suspicious() {
+        reason = watch(session.run(until(CLOSER_LOOK), &stop, quiet));
+    }
+    if reason == EndReason::TargetGone && session.ticks() == 0 {
+        anyhow::bail!("the process exited before it could be looked at");
+    }
+    let verdict: Verdict = session.engine().conclude();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", json::verdict(&verdict, session.anchor))?;
+    } else {
+        write!(out, "{}", text::verdict(&session.target, &verdict, session.anchor))?;
+    }
+    let stalled = verdict.cause.is_stall() && session.stalls() > 0;
+    Ok(ExitCode::from(if stalled { EXIT_STALLED } else { EXIT_OK }))
+}
+
+fn watch(run: Result<EndReason, std::convert::Infallible>) -> EndReason {
+    match run {
+        Ok(reason) => reason,
+        Err(never) => match never {},
+    }
 }

@@ -2,8 +2,12 @@
 
 pub(crate) mod args;
 mod diagnose;
+mod live;
 mod replay;
 mod report;
+mod stop;
+mod target;
+mod text;
 mod watch;
 
 #[cfg(feature = "servers")]
@@ -61,16 +65,16 @@ enum Command {
 /// Parses the arguments, runs the command, turns errors into one sentence and an exit code.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Watch(args) => watch::run(args),
-        Command::Diagnose(args) => diagnose::run(args),
-        Command::Replay(args) => replay::run(args),
-        Command::Report(args) => report::run(args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Diagnose(args) => diagnose::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Report(args) => report::run(&args),
         #[cfg(feature = "servers")]
         Command::Serve(args) => serve::run(args),
         #[cfg(feature = "servers")]
         Command::Load(args) => load::run(args),
         #[cfg(feature = "servers")]
-        Command::Demo(args) => demo::run(args),
+        Command::Demo(args) => demo::run(&args),
     };
     match outcome {
         Ok(code) => code,

@@ -1,11 +1,133 @@
 //! `stallscope watch`.
 
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-/// Arguments of `stallscope watch`.
+use anyhow::Context;
+
+use super::args::duration;
+use super::target::TargetArgs;
+use super::{EXIT_OK, EXIT_STALLED, live, stop};
+use crate::watch::event::EndReason;
+use crate::watch::recorder::Recorder;
+use crate::watch::session::{Session, Tick, Until};
+use crate::watch::{json, now_ns};
+
+/// Watch a process from outside until it stalls, ends, or you quit.
+///
+/// Reads procfs and sock_diag only: no ptrace, no signals; nothing in the target changes. On a
+/// terminal it shows a TUI (? for help); with --headless, or when stdout is no terminal, one JSON
+/// object a line.
+///
+/// Exit status: 0 healthy to the end, 3 a stall was seen, 1 an error, 2 usage.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Time between samples, 5ms to 10s
+    #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = interval)]
+    interval: Duration,
+    /// End after this long
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    time: Option<Duration>,
+    /// End once a stall has been named
+    #[arg(long)]
+    until_stall: bool,
+    /// Record to FILE, for `report` and `replay`
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// JSON lines on stdout instead of the TUI
+    #[arg(long)]
+    headless: bool,
+    /// With --headless: a `sample` line for every tick too
+    #[arg(long, requires = "headless")]
+    samples: bool,
+}
 
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if (Duration::from_millis(5)..=Duration::from_secs(10)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err(format!("{text} is out of range: the interval lies between 5ms and 10s"))
+    }
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let stop = stop::on_signal().context("cannot install a signal handler")?;
+    let session = Session::attach(args.target.selection(), args.interval)?;
+    let mut recorder = match &args.record {
+        Some(path) => Some(
+            Recorder::begin(path, &session)
+                .with_context(|| format!("cannot record to {}", path.display()))?,
+        ),
+        None => None,
+    };
+    let until = Until { duration: args.time, stall: args.until_stall };
+    let mut record = |tick: &Tick<'_>| -> anyhow::Result<()> {
+        match recorder.as_mut() {
+            Some(recorder) => recorder.tick(tick).context("cannot write the recording"),
+            None => Ok(()),
+        }
+    };
+    let (mut session, reason) = if args.headless || !std::io::stdout().is_terminal() {
+        headless(session, until, &stop, args.samples, &mut record)?
+    } else {
+        live::run(session, until, &stop, None, &mut record)?
+    };
+    if let Some(mut recorder) = recorder {
+        recorder.profiles(&session.last_profiles())?;
+        let (path, complete) = recorder.end(reason).context("cannot end the recording")?;
+        eprintln!("recorded to {}", path.display());
+        if !complete {
+            eprintln!("the recording reached its bound of 1 GiB; what came after is not in it");
+        }
+    }
+    Ok(ExitCode::from(if session.stalls() > 0 { EXIT_STALLED } else { EXIT_OK }))
+}
+
+fn headless(
+    mut session: Session,
+    until: Until,
+    stop: &Arc<AtomicBool>,
+    samples: bool,
+    record: &mut dyn FnMut(&Tick<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<(Session, EndReason)> {
+    let anchor = session.anchor;
+    let mut out = std::io::stdout().lock();
+    let mut line = |value: serde_json::Value| -> std::io::Result<()> {
+        writeln!(out, "{value}")?;
+        out.flush()
+    };
+    let begun = line(json::target(&session.target, &session.environment, anchor));
+    let outcome = begun.map_err(anyhow::Error::from).and_then(|()| {
+        session.run(until, stop, |tick| {
+            record(tick)?;
+            if samples {
+                line(json::sample(&tick.step.model, anchor))?;
+            }
+            for event in &tick.step.events {
+                line(json::event(event, anchor))?;
+            }
+            Ok(())
+        })
+    });
+    match outcome {
+        Ok(reason) => {
+            line(json::end(reason, now_ns(), session.stalls(), session.ticks(), anchor)).ok();
+            Ok((session, reason))
+        }
+        // The reader of our lines has had enough: that is an end, not an error.
+        Err(error) if is_broken_pipe(&error) => Ok((session, EndReason::Interrupted)),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -9,6 +9,7 @@ use super::thresholds::{
 };
 use super::track::{Look, Stalled, Track};
 use super::{Onset, StallKind};
+use crate::model::threads::{Doing, doing};
 use crate::model::{Model, RingModel, ServedModel};
 
 /// A stall begins or ends.
@@ -59,8 +60,47 @@ pub struct Detector {
     rings: BTreeMap<i32, RingModel>,
     served: BTreeMap<u16, ServedModel>,
     before: Option<Arc<Model>>,
+    turning: Turning,
     onset: Option<Onset>,
 }
+
+/// When the event loop was last seen to wait for events, as every loop does that turns and is not
+/// saturated.
+#[derive(Debug, Default, Clone, Copy)]
+struct Turning {
+    /// The last tick in which a runtime thread waited, and the first after it in which none did.
+    last_waited: Option<(u64, u64)>,
+    last_seen_ns: Option<u64>,
+    /// Ticks in a row in which every runtime thread was asleep elsewhere.
+    blocked_ticks: u32,
+}
+
+impl Turning {
+    fn push(&mut self, now: &Model) {
+        let doings: Vec<Doing> = now.runtime_threads().map(doing).collect();
+        if doings.is_empty() {
+            return;
+        }
+        if doings.contains(&Doing::Waiting) {
+            self.last_seen_ns = Some(now.at_ns);
+            self.last_waited = None;
+        } else if let (Some(seen_ns), None) = (self.last_seen_ns, self.last_waited) {
+            self.last_waited = Some((seen_ns, now.at_ns));
+        }
+        let blocked = doings.iter().all(|doing| *doing == Doing::Blocked);
+        self.blocked_ticks = if blocked { self.blocked_ticks.saturating_add(1) } else { 0 };
+    }
+
+    /// The instant at which the loop stopped waiting for events, and half its uncertainty.
+    fn stopped(self) -> Option<(u64, u64)> {
+        let (seen_ns, missed_ns) = self.last_waited?;
+        let half_ns = missed_ns.saturating_sub(seen_ns) / 2;
+        Some((seen_ns.saturating_add(half_ns), half_ns))
+    }
+}
+
+/// Ticks in a row with every runtime thread blocked that call for a closer look.
+const BLOCKED_TICKS_SUSPICIOUS: u32 = 2;
 
 impl Detector {
     /// The present stall.
@@ -71,12 +111,14 @@ impl Detector {
     /// Whether something waits and does not move: worth a closer and dearer look.
     pub fn is_suspicious(&self) -> bool {
         self.tracks.values().any(Track::is_suspect)
+            || self.turning.blocked_ticks >= BLOCKED_TICKS_SUSPICIOUS
     }
 
     /// Takes the next model.
     pub fn push(&mut self, model: &Arc<Model>) -> Option<Transition> {
         let looks = self.looks(model);
         self.remember(model);
+        self.turning.push(model);
         let mut stalls: Vec<(Subject, Stalled)> = Vec::new();
         for (subject, look) in &looks {
             let track =
@@ -91,9 +133,22 @@ impl Detector {
         }
         // Several tracks may find the same stall at once: the earliest onset is the stall's.
         let (subject, stalled) = stalls.into_iter().min_by_key(|(_, stalled)| stalled.at_ns)?;
-        let onset = refine(&stalled, subject.kind(), model);
+        let onset = refine(self.sharpen(stalled, subject), subject.kind(), model);
         self.onset = Some(onset.clone());
         Some(Transition::Onset(onset))
+    }
+
+    /// Censuses are a second apart while all is calm. When the loop was seen to stop within the
+    /// time that one leaves open, that dates the stall better.
+    fn sharpen(&self, mut stalled: Stalled, subject: Subject) -> Stalled {
+        let Some((at_ns, within_ns)) = self.turning.stopped() else { return stalled };
+        let open_ns = stalled.within_ns.saturating_add(REFINE_MAX_NS);
+        let fits = at_ns.abs_diff(stalled.at_ns) <= open_ns && within_ns < stalled.within_ns;
+        if matches!(subject, Subject::Unread(_)) && fits {
+            stalled.at_ns = at_ns;
+            stalled.within_ns = within_ns;
+        }
+        stalled
     }
 
     fn recovery(&mut self) -> Option<Transition> {
@@ -140,8 +195,6 @@ impl Detector {
     }
 
     fn accept_looks(&self, now: &Arc<Model>) -> Vec<(Subject, Look)> {
-        let fds_full =
-            now.fds.got().is_some_and(|fds| fds.limit.is_some_and(|max| fds.open >= max));
         now.own_listeners()
             .map(|listener| {
                 let before = self.before.as_deref().and_then(|before| {
@@ -158,7 +211,6 @@ impl Detector {
                         .filter(|served| served.raw.port == port)
                         .map(|served| (self.served.get(&port), served))
                         .next(),
-                    fds_full,
                 };
                 (Subject::Accept(listener.inode), looks::accept(before, listener, signs, now.at_ns))
             })
@@ -198,7 +250,7 @@ impl Detector {
 }
 
 /// Dates the onset by the server's own record of its last progress, where it keeps one.
-fn refine(stalled: &Stalled, kind: StallKind, now: &Model) -> Onset {
+fn refine(stalled: Stalled, kind: StallKind, now: &Model) -> Onset {
     let page = now.app.got().map(|app| &app.raw);
     let recorded = page.and_then(|page| match kind {
         StallKind::Accept => page.last_accept_ns,
@@ -235,7 +287,7 @@ fn refine(stalled: &Stalled, kind: StallKind, now: &Model) -> Onset {
         within_ns,
         before_watch: stalled.before_watch,
         detected_ns: now.at_ns,
-        demand: stalled.demand.clone(),
+        demand: stalled.demand,
         last_progress: last_progress.to_owned(),
     }
 }

@@ -131,8 +131,6 @@ pub struct AcceptSigns<'a> {
     pub page: Option<(Option<&'a AppModel>, &'a AppModel)>,
     /// The census of the port: then and now.
     pub census: Option<(Option<&'a ServedModel>, &'a ServedModel)>,
-    /// Whether the target's fds are all taken: it cannot have accepted.
-    pub fds_full: bool,
 }
 
 /// The accept queue of one listener.
@@ -159,11 +157,9 @@ pub fn accept(
                 Progress::between(then.at_ns, now.at_ns)
             }
         }
-        (None, None, Some(_)) if signs.fds_full && before.is_some() => Progress::None,
-        (None, None, Some(_)) => Progress::Unknown,
         // No census at all: the queue is all there is to go by.
         (None, None, None) if before.is_some() => Progress::None,
-        (None, None, None) => Progress::Unknown,
+        (None, None, _) => Progress::Unknown,
     };
     Look { at_ns, demand, progress }
 }

@@ -65,7 +65,9 @@ pub struct Track {
     barren_looks: u32,
     barren_ns: u64,
     stalled: bool,
-    resumed_ns: Option<u64>,
+    /// Progress since the stall: when it was made, and when that was seen.
+    resumed: Option<(u64, u64)>,
+    suspect: bool,
 }
 
 impl Track {
@@ -80,7 +82,8 @@ impl Track {
             barren_looks: 0,
             barren_ns: 0,
             stalled: false,
-            resumed_ns: None,
+            resumed: None,
+            suspect: false,
         }
     }
 
@@ -89,14 +92,14 @@ impl Track {
         self.stalled
     }
 
-    /// Whether the last look showed demand without progress.
+    /// Whether the last look showed demand, and no sure progress.
     pub const fn is_suspect(&self) -> bool {
-        self.stalled || self.barren_looks > 0
+        self.stalled || self.suspect
     }
 
     /// When progress resumed, while or after recovering.
-    pub const fn resumed_ns(&self) -> Option<u64> {
-        self.resumed_ns
+    pub fn resumed_ns(&self) -> Option<u64> {
+        self.resumed.map(|(made_ns, _)| made_ns)
     }
 
     /// Takes the next look; returns the stall if this look establishes one.
@@ -115,6 +118,7 @@ impl Track {
                 self.demand_since.get_or_insert((look.at_ns, before_ns, first));
             }
         }
+        self.suspect = look.demand.is_some() && !matches!(look.progress, Progress::Made { .. });
         match look.progress {
             Progress::Made { at_ns, within_ns } => {
                 self.last_progress = Some((at_ns, within_ns));
@@ -140,7 +144,7 @@ impl Track {
             return None;
         }
         self.stalled = true;
-        self.resumed_ns = None;
+        self.resumed = None;
         Some(Stalled { at_ns, within_ns, before_watch, demand })
     }
 
@@ -164,22 +168,22 @@ impl Track {
     fn recover(&mut self, look: &Look) {
         match look.progress {
             Progress::Made { at_ns, .. } => {
-                self.resumed_ns.get_or_insert(at_ns);
+                self.resumed.get_or_insert((at_ns, look.at_ns));
             }
             Progress::None | Progress::Unknown => {
                 let paused_ns = self
                     .last_progress
                     .map_or(u64::MAX, |(at_ns, _)| look.at_ns.saturating_sub(at_ns));
                 if look.demand.is_some() && paused_ns > RECOVERY_PAUSE_MAX_NS {
-                    self.resumed_ns = None;
+                    self.resumed = None;
                 } else if look.demand.is_none() {
                     // What waited is gone.
-                    self.resumed_ns.get_or_insert(look.at_ns);
+                    self.resumed.get_or_insert((look.at_ns, look.at_ns));
                 }
             }
         }
-        if self.resumed_ns.is_some_and(|at_ns| look.at_ns.saturating_sub(at_ns) >= RECOVERY_HOLD_NS)
-        {
+        let seen_ns = self.resumed.map(|(_, seen_ns)| seen_ns);
+        if seen_ns.is_some_and(|seen_ns| look.at_ns.saturating_sub(seen_ns) >= RECOVERY_HOLD_NS) {
             self.stalled = false;
         }
     }

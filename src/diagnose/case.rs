@@ -38,8 +38,8 @@ pub struct ThreadSpan<'a> {
     pub running: usize,
     /// Mean share of time on a CPU or waiting for one, where it was read.
     pub wants_cpu: Option<f64>,
-    /// Share of its CPU time that was spent in the kernel; `None` with too few clock ticks to tell.
-    pub kernel_share: Option<f64>,
+    /// CPU time it used, clock ticks: in user mode and in the kernel.
+    pub cpu_ticks: Option<(u64, u64)>,
 }
 
 /// One ring over the judged ticks.
@@ -86,7 +86,7 @@ impl<'a> Case<'a> {
             blocked: 0,
             running: 0,
             wants_cpu: None,
-            kernel_share: None,
+            cpu_ticks: None,
         };
         let mut wants = Vec::new();
         let mut first = None;
@@ -110,7 +110,7 @@ impl<'a> Case<'a> {
         if !wants.is_empty() {
             span.wants_cpu = Some(wants.iter().sum::<f64>() / wants.len() as f64);
         }
-        span.kernel_share = first.and_then(|first| kernel_share(first, last));
+        span.cpu_ticks = first.and_then(|first| cpu_ticks(first, last));
         span
     }
 
@@ -166,14 +166,11 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Share of CPU time spent in the kernel between two states of a thread.
-fn kernel_share(first: &ThreadModel, last: &ThreadModel) -> Option<f64> {
-    // Below this many clock ticks (0.2 s at 100 Hz) a share is a matter of luck.
-    const TICKS_MIN: u64 = 20;
+/// CPU time used between two states of a thread, clock ticks: in user mode and in the kernel.
+fn cpu_ticks(first: &ThreadModel, last: &ThreadModel) -> Option<(u64, u64)> {
     let user = last.utime_ticks.checked_sub(first.utime_ticks)?;
     let kernel = last.stime_ticks.checked_sub(first.stime_ticks)?;
-    let all = user.saturating_add(kernel);
-    (all >= TICKS_MIN).then(|| kernel as f64 / all as f64)
+    Some((user, kernel))
 }
 
 /// The system call a thread is in, in words.

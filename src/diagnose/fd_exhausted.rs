@@ -46,7 +46,8 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     let refused = refusals(case);
     let mostly_full = full * 2 > judged.len();
     let near = fds.open.saturating_add(NEAR) >= limit;
-    if !mostly_full && !(near && refused.is_some()) {
+    let short = mostly_full || (near && refused.is_some());
+    if !short {
         return Finding::Excluded(format!("{} of {limit} fds are open: there is room.", fds.open));
     }
     let waits = case.queue_evidence();

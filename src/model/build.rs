@@ -22,6 +22,8 @@ pub struct ModelBuilder {
     roles: Roles,
     process: Option<(u64, ProcessRaw)>,
     threads: BTreeMap<i32, (u64, ThreadRaw)>,
+    /// The last models of the threads, and when they were read.
+    thread_models: Option<(u64, Vec<ThreadModel>)>,
     /// The last good reading of each ring.
     rings: BTreeMap<i32, RingModel>,
     drops: BTreeMap<u32, u32>,
@@ -38,6 +40,7 @@ impl ModelBuilder {
             roles: Roles::default(),
             process: None,
             threads: BTreeMap::new(),
+            thread_models: None,
             rings: BTreeMap::new(),
             drops: BTreeMap::new(),
             tcp: None,
@@ -116,8 +119,14 @@ impl ModelBuilder {
             Reading::Got(raws) => raws,
             Reading::Absent(absence) => return Reading::Absent(absence.clone()),
         };
+        // A read carried along from an earlier tick says again what it said then.
+        if let Some((_, models)) =
+            self.thread_models.as_ref().filter(|(read_ns, _)| *read_ns == probe.begin_ns)
+        {
+            return Reading::Got(models.clone());
+        }
         let roles = self.roles.assign(self.pid, raws, page);
-        let models = raws
+        let models: Vec<ThreadModel> = raws
             .iter()
             .zip(roles)
             .map(|(raw, role)| {
@@ -140,6 +149,7 @@ impl ModelBuilder {
             })
             .collect();
         self.threads = raws.iter().map(|raw| (raw.tid, (probe.begin_ns, raw.clone()))).collect();
+        self.thread_models = Some((probe.begin_ns, models.clone()));
         Reading::Got(models)
     }
 

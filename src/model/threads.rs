@@ -242,6 +242,7 @@ mod tests {
 
     #[test]
     fn names_decide_where_they_are_known_and_the_page_decides_over_all() {
+        use ThreadRole::{IoWorker, Kafka, Other, Runtime};
         let threads = [
             thread(10, "server", TaskState::Sleeping, 232),
             thread(11, "tokio-rt-worker", TaskState::Sleeping, 202),
@@ -249,7 +250,6 @@ mod tests {
             thread(13, "iou-wrk-10", TaskState::Sleeping, 0),
             thread(14, "profiler", TaskState::Sleeping, 232),
         ];
-        use ThreadRole::{IoWorker, Kafka, Other, Runtime};
         let by_name = Roles::default().assign(10, &threads, None);
         assert_eq!(by_name, [Other, Runtime, Kafka, IoWorker, Other]);
         let page =

@@ -1,3 +1,21 @@
 //! Wires probes to model, detection and diagnosis, live or from a recording. Owns the only clock.
 
+mod clock;
+pub mod engine;
 pub mod event;
+pub mod json;
+mod pace;
+mod profiles;
+pub mod recorder;
+pub mod recording;
+pub mod replay;
+mod sampler;
+pub mod session;
+pub mod target;
+
+#[cfg(test)]
+mod engine_tests;
+#[cfg(test)]
+mod world;
+
+pub use clock::now_ns;

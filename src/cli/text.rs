@@ -1,0 +1,57 @@
+//! A verdict as text for a terminal.
+
+use std::fmt::Write;
+
+use crate::diagnose::verdict::Verdict;
+use crate::tui::text::clean;
+use crate::watch::event::{Anchor, Target};
+
+/// The verdict in full. Everything that may stem from the observed process is made harmless.
+pub fn verdict(target: &Target, verdict: &Verdict, anchor: Anchor) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let _ = render(&mut out, target, verdict, anchor);
+    out
+}
+
+fn render(
+    out: &mut String,
+    target: &Target,
+    verdict: &Verdict,
+    anchor: Anchor,
+) -> std::fmt::Result {
+    let comm = clean(&target.comm);
+    writeln!(
+        out,
+        "{} ({}) - process {} ({comm})",
+        verdict.cause.id(),
+        verdict.confidence.id(),
+        target.pid
+    )?;
+    writeln!(out, "  {}", clean(&verdict.summary))?;
+    if let Some(onset_ns) = verdict.onset_ns {
+        writeln!(out, "  since {} (UTC)", anchor.rfc3339(onset_ns))?;
+    }
+    if !verdict.evidence.is_empty() {
+        writeln!(out, "\nEvidence")?;
+    }
+    for one in &verdict.evidence {
+        let since = one.since_ns.map(|ns| format!(", since {}", anchor.clock_time(ns)));
+        let value = clean(&one.value.to_string());
+        let unit = if one.unit.is_empty() { String::new() } else { format!(" {}", one.unit) };
+        writeln!(out, "  - {}: {value}{unit}{}", clean(&one.signal), since.unwrap_or_default())?;
+    }
+    if !verdict.ruled_out.is_empty() {
+        writeln!(out, "\nRuled out")?;
+    }
+    for one in &verdict.ruled_out {
+        writeln!(out, "  - {}: {}", one.cause.id(), clean(&one.because))?;
+    }
+    if !verdict.next.is_empty() {
+        writeln!(out, "\nWhat to do")?;
+    }
+    for step in &verdict.next {
+        writeln!(out, "  - {step}")?;
+    }
+    Ok(())
+}

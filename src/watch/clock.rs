@@ -1,0 +1,23 @@
+//! The only clock.
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::event::Anchor;
+
+/// `CLOCK_MONOTONIC`, ns: the same clock the heartbeat page is dated by.
+pub fn now_ns() -> u64 {
+    nanoseconds(ClockId::Monotonic)
+}
+
+/// Both clocks at once.
+pub fn anchor() -> Anchor {
+    let mono_ns = now_ns();
+    Anchor { mono_ns, real_ns: nanoseconds(ClockId::Realtime) }
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let at = clock_gettime(clock);
+    let seconds = u64::try_from(at.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(at.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+}

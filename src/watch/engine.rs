@@ -1,0 +1,124 @@
+//! One pipe for live and replayed samples: sample → model → onset → verdict.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use stallscope_probes::sample::Sample;
+
+use super::event::{Event, Step};
+use crate::detect::{Detector, Onset, Transition};
+use crate::diagnose::verdict::{Cause, Confidence, Verdict};
+use crate::diagnose::{self, Case};
+use crate::model::{Model, ModelBuilder};
+
+/// Ticks kept for detection and diagnosis: a minute at 50 ms.
+pub const HISTORY_MAX: usize = 1_200;
+
+/// How long an `unknown` is held back, in case evidence is still to come (a census, a ring read
+/// that the kernel's lock left out).
+const UNKNOWN_PATIENCE_NS: u64 = 1_500_000_000;
+
+/// Turns samples into models, onsets and verdicts. Holds no clock: time comes with the samples.
+#[derive(Debug)]
+pub struct Engine {
+    builder: ModelBuilder,
+    detector: Detector,
+    history: VecDeque<Arc<Model>>,
+    verdict: Option<Verdict>,
+    onset_ns: Option<u64>,
+}
+
+impl Engine {
+    /// For the process `pid`; `ticks_per_s` is `sysconf(_SC_CLK_TCK)` of its machine.
+    pub fn new(pid: i32, ticks_per_s: u64) -> Self {
+        Self {
+            builder: ModelBuilder::new(pid, ticks_per_s),
+            detector: Detector::default(),
+            history: VecDeque::with_capacity(HISTORY_MAX),
+            verdict: None,
+            onset_ns: None,
+        }
+    }
+
+    /// Whether something waits and does not move.
+    pub fn is_suspicious(&self) -> bool {
+        self.detector.is_suspicious()
+    }
+
+    /// The present stall.
+    pub fn onset(&self) -> Option<&Onset> {
+        self.detector.onset()
+    }
+
+    /// The verdict on the present stall, if one was given.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
+    fn healthy(&mut self) -> Verdict {
+        let now_ns = self.history.back().map_or(0, |model| model.at_ns);
+        diagnose::healthy(self.history.make_contiguous(), now_ns)
+    }
+
+    /// The verdict as things stand: on the present stall, held back or not; healthy without one.
+    pub fn conclude(&mut self) -> Verdict {
+        let now_ns = self.history.back().map_or(0, |model| model.at_ns);
+        match (&self.verdict, self.detector.onset().cloned()) {
+            (Some(verdict), _) => verdict.clone(),
+            (None, Some(onset)) => {
+                let history = self.history.make_contiguous();
+                diagnose::diagnose(&Case { onset: &onset, history, now_ns })
+            }
+            (None, None) => self.healthy(),
+        }
+    }
+
+    /// Takes the next sample.
+    pub fn push(&mut self, sample: &Sample) -> Step {
+        let model = Arc::new(self.builder.push(sample));
+        if self.history.len() == HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(Arc::clone(&model));
+        let mut events = Vec::new();
+        match self.detector.push(&model) {
+            Some(Transition::Onset(onset)) => {
+                self.onset_ns = Some(onset.at_ns);
+                events.push(Event::Onset(onset));
+            }
+            Some(Transition::Recovered(at_ns)) => events.push(self.recovered(at_ns)),
+            None => {}
+        }
+        events.extend(self.judge(model.at_ns).map(Event::Verdict));
+        Step { model, events }
+    }
+
+    fn recovered(&mut self, at_ns: u64) -> Event {
+        self.verdict = None;
+        let stalled_ns = self.onset_ns.take().map_or(0, |onset_ns| at_ns.saturating_sub(onset_ns));
+        Event::Recovered { at_ns, stalled_ms: stalled_ns as f64 / 1e6 }
+    }
+
+    /// A verdict that is new, or surer than the one given before. A certain one stands.
+    fn judge(&mut self, now_ns: u64) -> Option<Verdict> {
+        let onset = self.detector.onset()?.clone();
+        let before = self.verdict.as_ref();
+        if before.is_some_and(|verdict| verdict.confidence == Confidence::Certain) {
+            return None;
+        }
+        let case = Case { onset: &onset, history: self.history.make_contiguous(), now_ns };
+        let verdict = diagnose::diagnose(&case);
+        let unknown = verdict.cause == Cause::Unknown;
+        let patience_over = now_ns.saturating_sub(onset.detected_ns) >= UNKNOWN_PATIENCE_NS;
+        let better = match before {
+            None => !unknown || patience_over,
+            Some(before) if before.cause == Cause::Unknown => !unknown,
+            Some(before) => !unknown && verdict.confidence > before.confidence,
+        };
+        if !better {
+            return None;
+        }
+        self.verdict = Some(verdict.clone());
+        Some(verdict)
+    }
+}

@@ -1,0 +1,173 @@
+//! Whole runs through the pipe: samples in, onset and verdict out, each with a twin that must
+//! stay quiet.
+
+use proptest::prelude::*;
+
+use super::world::{Kind, Outcome, Phase, run};
+use crate::diagnose::verdict::{Cause, Confidence};
+
+use Phase::{
+    Blocked, Busy, FdsFull, Idle, LeftBehind, NotAccepting, Pausing, Saturated, SlowRequests, Spin,
+    Stopped, Yield,
+};
+
+const OURS: Kind = Kind { ring: true, page: true, rights: true };
+const OURS_EPOLL: Kind = Kind { ring: false, page: true, rights: true };
+const THEIRS: Kind = Kind { ring: true, page: false, rights: true };
+const THEIRS_EPOLL: Kind = Kind { ring: false, page: false, rights: true };
+const NO_RIGHTS: Kind = Kind { ring: false, page: false, rights: false };
+const EVERY_KIND: [Kind; 5] = [OURS, OURS_EPOLL, THEIRS, THEIRS_EPOLL, NO_RIGHTS];
+
+fn onset_near(outcome: &Outcome, tick: f64) -> bool {
+    outcome.onsets.len() == 1 && (outcome.onsets[0].0 - tick).abs() <= 1.5
+}
+
+#[test]
+fn each_stall_is_named_and_dated() {
+    let cases = [
+        (OURS, Yield, "sq-not-flushed", Confidence::Certain),
+        (THEIRS, Yield, "sq-not-flushed", Confidence::Certain),
+        (OURS, Blocked, "runtime-blocked", Confidence::Certain),
+        (OURS_EPOLL, Blocked, "runtime-blocked", Confidence::Certain),
+        (THEIRS, Blocked, "runtime-blocked", Confidence::Certain),
+        (THEIRS_EPOLL, Blocked, "runtime-blocked", Confidence::Certain),
+        (OURS, FdsFull, "fd-exhausted", Confidence::Certain),
+        (OURS_EPOLL, FdsFull, "fd-exhausted", Confidence::Certain),
+        (THEIRS, FdsFull, "fd-exhausted", Confidence::Certain),
+        (NO_RIGHTS, FdsFull, "fd-exhausted", Confidence::Certain),
+        (OURS, Stopped, "process-stopped", Confidence::Certain),
+        (THEIRS_EPOLL, Stopped, "process-stopped", Confidence::Certain),
+        (NO_RIGHTS, Stopped, "process-stopped", Confidence::Certain),
+        // Neighbours of the causes above: stalled, and none of them.
+        (OURS, Spin, "unknown", Confidence::Possible),
+        (THEIRS, Spin, "unknown", Confidence::Possible),
+        (THEIRS_EPOLL, Spin, "unknown", Confidence::Possible),
+        (OURS, LeftBehind, "unknown", Confidence::Possible),
+        (THEIRS, LeftBehind, "unknown", Confidence::Possible),
+        (THEIRS_EPOLL, NotAccepting, "unknown", Confidence::Possible),
+    ];
+    for (kind, phase, cause, confidence) in cases {
+        let outcome = run(kind, &[(Busy, 60), (phase, 100)]);
+        assert_eq!(outcome.last(), Some((cause, confidence)), "{kind:?} {phase:?}");
+        assert!(onset_near(&outcome, 59.5), "{kind:?} {phase:?}: {:?}", outcome.onsets);
+        assert!(outcome.recoveries.is_empty(), "{kind:?} {phase:?}");
+        let named = outcome.verdicts.iter().filter(|verdict| verdict.cause != Cause::Unknown);
+        assert!(named.clone().all(|verdict| verdict.cause.id() == cause), "{kind:?} {phase:?}");
+    }
+}
+
+#[test]
+fn a_verdict_says_what_was_ruled_out_and_what_to_do() {
+    let outcome = run(OURS, &[(Busy, 60), (Yield, 60)]);
+    let verdict = outcome.verdicts.last().unwrap();
+    let mut ruled_out: Vec<&str> = verdict.ruled_out.iter().map(|out| out.cause.id()).collect();
+    ruled_out.sort_unstable();
+    assert_eq!(ruled_out, ["fd-exhausted", "process-stopped", "runtime-blocked"]);
+    assert!(!verdict.next.is_empty());
+    assert!(verdict.evidence[0].signal.contains("unsubmitted"));
+}
+
+#[test]
+fn what_could_not_be_read_is_said_to_be_missing() {
+    let outcome = run(NO_RIGHTS, &[(Busy, 60), (NotAccepting, 100)]);
+    let verdict = outcome.verdicts.last().unwrap();
+    assert_eq!(verdict.cause, Cause::Unknown);
+    assert!(verdict.summary.contains("could not be read"), "{}", verdict.summary);
+}
+
+#[test]
+fn healthy_twins_are_never_called_stalled() {
+    for kind in EVERY_KIND {
+        for phases in [
+            [(Idle, 400), (Idle, 0)],
+            [(Busy, 400), (Idle, 100)],
+            [(Saturated, 400), (Idle, 100)],
+            [(Idle, 100), (Saturated, 400)],
+            [(Pausing, 400), (Busy, 100)],
+            [(Busy, 50), (SlowRequests, 400)],
+        ] {
+            let outcome = run(kind, &phases);
+            assert!(outcome.onsets.is_empty(), "{kind:?} {phases:?}: {:?}", outcome.onsets);
+            assert!(outcome.verdicts.is_empty(), "{kind:?} {phases:?}");
+        }
+    }
+}
+
+#[test]
+fn a_stall_that_began_before_the_watch_has_the_same_cause() {
+    for (kind, phase, cause) in [
+        (THEIRS, Yield, "sq-not-flushed"),
+        (THEIRS, Blocked, "runtime-blocked"),
+        (THEIRS_EPOLL, Blocked, "runtime-blocked"),
+        (THEIRS, FdsFull, "fd-exhausted"),
+        (THEIRS, Stopped, "process-stopped"),
+    ] {
+        let outcome = run(kind, &[(phase, 60)]);
+        assert_eq!(outcome.last().map(|(cause, _)| cause), Some(cause), "{kind:?} {phase:?}");
+        assert!(outcome.onsets[0].1, "{kind:?} {phase:?} was so at the first look");
+    }
+}
+
+#[test]
+fn an_idle_server_that_stalls_is_dated_to_the_first_unmet_demand() {
+    let outcome = run(THEIRS_EPOLL, &[(Busy, 20), (Idle, 100), (NotAccepting, 60)]);
+    assert!(onset_near(&outcome, 119.5), "{:?}", outcome.onsets);
+}
+
+#[test]
+fn recovery_is_noticed_and_a_second_stall_is_a_new_one() {
+    for phase in [Yield, Blocked, FdsFull, Stopped] {
+        let outcome = run(OURS, &[(Busy, 60), (phase, 60), (Busy, 60), (phase, 60)]);
+        assert_eq!(outcome.onsets.len(), 2, "{phase:?}: {:?}", outcome.onsets);
+        assert_eq!(outcome.recoveries.len(), 1, "{phase:?}");
+        assert!(
+            (outcome.recoveries[0] - 120.0).abs() <= 3.0,
+            "{phase:?}: {:?}",
+            outcome.recoveries
+        );
+    }
+}
+
+#[test]
+fn a_certain_verdict_does_not_flip() {
+    let outcome = run(OURS, &[(Busy, 60), (Yield, 60), (Blocked, 60)]);
+    let certain = outcome
+        .verdicts
+        .iter()
+        .position(|verdict| verdict.confidence == Confidence::Certain)
+        .unwrap();
+    assert_eq!(outcome.verdicts.len(), certain + 1);
+}
+
+proptest! {
+    /// However healthy phases follow each other, nothing is called stalled.
+    #[test]
+    fn healthy_phases_in_any_order_stay_healthy(
+        phases in proptest::collection::vec(
+            (
+                prop_oneof![Just(Idle), Just(Busy), Just(Saturated), Just(Pausing), Just(SlowRequests)],
+                1_u64..80,
+            ),
+            1..8,
+        ),
+        kind in 0_usize..EVERY_KIND.len(),
+    ) {
+        let outcome = run(EVERY_KIND[kind], &phases);
+        prop_assert!(outcome.onsets.is_empty(), "{:?}", outcome.onsets);
+    }
+
+    /// An onset is never later than the verdict that names it, nor before the watch began.
+    #[test]
+    fn onsets_lie_between_the_first_tick_and_the_verdict(
+        healthy in 1_u64..80,
+        kind in 0_usize..EVERY_KIND.len(),
+        phase in prop_oneof![Just(Yield), Just(Blocked), Just(FdsFull), Just(Stopped), Just(Spin)],
+    ) {
+        let outcome = run(EVERY_KIND[kind], &[(Busy, healthy), (phase, 80)]);
+        for verdict in &outcome.verdicts {
+            let onset_ns = verdict.onset_ns.unwrap();
+            prop_assert!(onset_ns <= verdict.detected_ns);
+            prop_assert!(onset_ns >= 1_000_000_000);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Collects the windows that the target's own profiler leaves in shared memory.
+
+use std::path::PathBuf;
+
+use stallscope_probes::spool;
+
+use super::clock::now_ns;
+use super::event::ProfileWindow;
+
+/// Windows are a second long: looking oftener finds nothing.
+const LOOK_EVERY_NS: u64 = 500_000_000;
+/// Windows taken at one look; a watcher that comes late finds two minutes of them.
+const TAKEN_MAX: usize = 128;
+
+/// Collects one process's profile windows, each once.
+#[derive(Debug)]
+pub struct Profiles {
+    proc_root: PathBuf,
+    pid: i32,
+    looked_ns: u64,
+    newest_begin_ns: Option<u64>,
+}
+
+impl Profiles {
+    /// For the process `pid`.
+    pub fn new(pid: i32) -> Self {
+        Self { proc_root: PathBuf::from("/proc"), pid, looked_ns: 0, newest_begin_ns: None }
+    }
+
+    /// The windows that are new, oldest first.
+    pub fn collect(&mut self, now_ns: u64) -> Vec<ProfileWindow> {
+        if now_ns.saturating_sub(self.looked_ns) < LOOK_EVERY_NS {
+            return Vec::new();
+        }
+        self.looked_ns = now_ns;
+        self.take()
+    }
+
+    /// What has come since the last look.
+    pub fn collect_rest(&mut self) -> Vec<ProfileWindow> {
+        self.looked_ns = now_ns();
+        self.take()
+    }
+
+    fn take(&mut self) -> Vec<ProfileWindow> {
+        // A process that keeps no profile is the ordinary case: nothing to report.
+        let listed = spool::list(&self.proc_root, self.pid, self.newest_begin_ns);
+        let mut windows = Vec::new();
+        for name in listed.got().into_iter().flatten().take(TAKEN_MAX) {
+            let text = spool::read(&self.proc_root, self.pid, name);
+            if let Some(folded) = text.got() {
+                windows.push(ProfileWindow {
+                    begin_ns: name.begin_ns,
+                    end_ns: name.end_ns,
+                    hz: name.hz,
+                    folded: folded.clone(),
+                });
+            }
+            self.newest_begin_ns = self.newest_begin_ns.max(Some(name.begin_ns));
+        }
+        windows
+    }
+}

@@ -1,0 +1,101 @@
+//! A recording, run through the same pipe as a live target.
+#![expect(clippy::disallowed_methods, reason = "this is where recordings are opened")]
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::engine::Engine;
+use super::event::{EndReason, Event, Incident, ProfileWindow};
+use super::recording::{Frame, Reader, RecordingError};
+use crate::model::Model;
+
+/// Ticks kept of a recording: half an hour at 50 ms. A longer one is thinned evenly.
+pub const TICKS_MAX: usize = 36_000;
+/// Profile windows kept: an hour of seconds.
+pub const PROFILES_MAX: usize = 3_600;
+
+/// Reads and judges the recording at `path`.
+///
+/// # Errors
+/// When it cannot be opened, or is no recording.
+pub fn load(path: &Path) -> Result<Incident, RecordingError> {
+    read(BufReader::new(File::open(path)?))
+}
+
+/// Reads and judges a recording.
+///
+/// # Errors
+/// When it is no recording of this version.
+pub fn read(input: impl Read) -> Result<Incident, RecordingError> {
+    let mut reader = Reader::open(input)?;
+    let header = reader.header.clone();
+    let mut engine = Engine::new(header.target.pid, header.environment.ticks_per_s);
+    let mut kept = Kept::default();
+    let mut profiles: Vec<ProfileWindow> = Vec::new();
+    let mut end = EndReason::RecordingEnds;
+    let mut losses = Vec::new();
+    for frame in &mut reader {
+        match frame {
+            Frame::Sample(sample) => {
+                let step = engine.push(&sample);
+                kept.push(step.model, step.events);
+            }
+            Frame::Profile(window) if profiles.len() < PROFILES_MAX => profiles.push(window),
+            Frame::Profile(_) | Frame::Header(_) => {}
+            Frame::End(reason) => end = reason,
+        }
+    }
+    losses.extend(reader.loss().map(str::to_owned));
+    if kept.stride > 1 {
+        losses.push(format!(
+            "the recording is long: one tick in {} is shown; every tick was judged",
+            kept.stride
+        ));
+    }
+    profiles.sort_by_key(|window| window.begin_ns);
+    Ok(Incident {
+        target: header.target,
+        environment: header.environment,
+        anchor: header.anchor,
+        models: kept.models,
+        events: kept.events,
+        profiles,
+        end,
+        losses,
+    })
+}
+
+/// Ticks, thinned so that their number stays bounded.
+#[derive(Debug)]
+struct Kept {
+    models: Vec<Arc<Model>>,
+    events: Vec<Event>,
+    stride: u64,
+    seen: u64,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { models: Vec::new(), events: Vec::new(), stride: 1, seen: 0 }
+    }
+}
+
+impl Kept {
+    fn push(&mut self, model: Arc<Model>, events: Vec<Event>) {
+        self.events.extend(events);
+        if self.seen.is_multiple_of(self.stride) {
+            self.models.push(model);
+        }
+        self.seen += 1;
+        if self.models.len() >= TICKS_MAX {
+            let mut index = 0_usize;
+            self.models.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.stride *= 2;
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Watching one live process: the sampling loop.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use stallscope_probes::sample::{Sample, TaskState};
+use stallscope_probes::{Reading, Why};
+
+use super::clock::{anchor, now_ns};
+use super::engine::Engine;
+use super::event::{Anchor, EndReason, Environment, Event, ProfileWindow, Step, Target};
+use super::profiles::Profiles;
+use super::sampler::Sampler;
+use super::target::{self, Selection, TargetError};
+use crate::diagnose::verdict::{Confidence, Verdict};
+
+/// When to end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Until {
+    /// After this long.
+    pub duration: Option<Duration>,
+    /// Once a stall has been named.
+    pub stall: bool,
+}
+
+/// After the first verdict, this long a surer one is waited for.
+const SURER_PATIENCE_NS: u64 = 2_000_000_000;
+
+/// One tick, for whoever listens.
+#[derive(Debug)]
+pub struct Tick<'a> {
+    /// As read.
+    pub sample: &'a Sample,
+    /// As judged.
+    pub step: &'a Step,
+    /// Profile windows that have become available.
+    pub profiles: &'a [ProfileWindow],
+}
+
+/// A watched process.
+#[derive(Debug)]
+pub struct Session {
+    /// Who.
+    pub target: Target,
+    /// Where.
+    pub environment: Environment,
+    /// Wall time.
+    pub anchor: Anchor,
+    sampler: Sampler,
+    engine: Engine,
+    profiles: Profiles,
+    interval_ns: u64,
+    stalls: u64,
+    ticks: u64,
+}
+
+impl Session {
+    /// Finds the target and opens what is needed to watch it. Changes nothing in it.
+    ///
+    /// # Errors
+    /// When there is no such process, or it may not be looked at.
+    pub fn attach(selection: Selection, interval: Duration) -> Result<Self, TargetError> {
+        let mut target = target::resolve(selection)?;
+        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        let mut environment = target::environment(&target, interval_ns / 1_000_000);
+        let sampler =
+            Sampler::new(target.pid, target.start_time_ticks, selection.port(), interval_ns);
+        target.foreign_netns = sampler.foreign_netns();
+        let engine = Engine::new(target.pid, environment.ticks_per_s);
+        let profiles = Profiles::new(target.pid);
+        let mut session = Self {
+            anchor: anchor(),
+            sampler,
+            engine,
+            profiles,
+            interval_ns,
+            stalls: 0,
+            ticks: 0,
+            environment: environment.clone(),
+            target,
+        };
+        // One look in advance says what is not permitted; the engine does not see it.
+        let first = session.sampler.sample(now_ns(), false);
+        environment.limits = limits(&first);
+        session.environment = environment;
+        Ok(session)
+    }
+
+    /// Stalls seen so far.
+    pub const fn stalls(&self) -> u64 {
+        self.stalls
+    }
+
+    /// Ticks so far.
+    pub const fn ticks(&self) -> u64 {
+        self.ticks
+    }
+
+    /// The engine: its present stall and verdict.
+    pub const fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Watches until `until`, the target's end, `stop`, or an error of `listen`.
+    ///
+    /// # Errors
+    /// What `listen` returns.
+    pub fn run<E>(
+        &mut self,
+        until: Until,
+        stop: &AtomicBool,
+        mut listen: impl FnMut(&Tick<'_>) -> Result<(), E>,
+    ) -> Result<EndReason, E> {
+        let begin_ns = now_ns();
+        let end_ns = until.duration.map(|duration| {
+            begin_ns.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+        });
+        let mut due_ns = begin_ns;
+        let mut named_ns = None;
+        loop {
+            if !sleep_until(due_ns, stop) {
+                return Ok(EndReason::Interrupted);
+            }
+            let sample = self.sampler.sample(due_ns, self.engine.is_suspicious());
+            let gone = is_gone(&sample);
+            if gone {
+                return Ok(EndReason::TargetGone);
+            }
+            let step = self.engine.push(&sample);
+            self.ticks += 1;
+            for event in &step.events {
+                match event {
+                    Event::Onset(_) => self.stalls += 1,
+                    Event::Verdict(verdict) => named_ns = named_ns.or(Some(verdict.detected_ns)),
+                    Event::Recovered { .. } => named_ns = None,
+                    Event::Note { .. } => {}
+                }
+            }
+            let profiles = self.profiles.collect(now_ns());
+            listen(&Tick { sample: &sample, step: &step, profiles: &profiles })?;
+            let now_ns = now_ns();
+            if until.stall && self.is_named(named_ns, now_ns) {
+                return Ok(EndReason::Stalled);
+            }
+            if end_ns.is_some_and(|end_ns| now_ns >= end_ns) {
+                return Ok(EndReason::TimeUp);
+            }
+            due_ns = next_due(due_ns, self.interval_ns, now_ns);
+        }
+    }
+
+    fn is_named(&self, named_ns: Option<u64>, now_ns: u64) -> bool {
+        let certain = |verdict: &Verdict| verdict.confidence == Confidence::Certain;
+        self.engine.verdict().is_some_and(certain)
+            || named_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) >= SURER_PATIENCE_NS)
+    }
+
+    /// Collects the profile windows that are still to come for a while after the run.
+    pub fn last_profiles(&mut self) -> Vec<ProfileWindow> {
+        self.profiles.collect_rest()
+    }
+}
+
+/// The next tick on the grid; ticks that were missed are left out, not made up for.
+const fn next_due(due_ns: u64, interval_ns: u64, now_ns: u64) -> u64 {
+    let next = due_ns.saturating_add(interval_ns);
+    if next >= now_ns {
+        return next;
+    }
+    let missed = now_ns.saturating_sub(due_ns) / interval_ns;
+    due_ns.saturating_add((missed + 1).saturating_mul(interval_ns))
+}
+
+/// Sleeps until `due_ns`; false when `stop` was set meanwhile.
+fn sleep_until(due_ns: u64, stop: &AtomicBool) -> bool {
+    /// A long interval is slept in pieces, so that an interrupt is not kept waiting.
+    const PIECE_NS: u64 = 100_000_000;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        let left_ns = due_ns.saturating_sub(now_ns());
+        if left_ns == 0 {
+            return true;
+        }
+        std::thread::sleep(Duration::from_nanos(left_ns.min(PIECE_NS)));
+    }
+}
+
+fn is_gone(sample: &Sample) -> bool {
+    match &sample.process.reading {
+        Reading::Got(process) => {
+            // A zombie whose threads are all gone has closed everything; its parent has not
+            // reaped it yet.
+            matches!(process.state, TaskState::Zombie | TaskState::Dead) && process.threads <= 1
+        }
+        Reading::Absent(absence) => absence.why == Why::Gone,
+    }
+}
+
+/// What could not be read at the start, one sentence each.
+fn limits(sample: &Sample) -> Vec<String> {
+    let mut limits = Vec::new();
+    let mut note = |name: &str, absence: Option<&stallscope_probes::Absence>| {
+        if let Some(absence) = absence
+            && matches!(absence.why, Why::NotPermitted | Why::Failed | Why::Malformed)
+        {
+            limits.push(format!("{name}: {}", absence.detail));
+        }
+    };
+    note("fds", sample.fds.reading.absence());
+    note("threads", sample.threads.reading.absence());
+    note("listeners", sample.listeners.reading.absence());
+    note("sockets", sample.sockets.reading.absence());
+    note("rings", sample.rings.reading.absence());
+    note("TCP counters", sample.tcp.reading.absence());
+    let thread = sample.threads.got().and_then(|threads| threads.first());
+    note("system calls of threads", thread.and_then(|thread| thread.syscall.absence()));
+    note("wait channels of threads", thread.and_then(|thread| thread.wchan.absence()));
+    limits
+}
+
+/// Whether `pid` is there, for callers that wait for its end.
+pub fn exists(pid: i32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missed_ticks_are_left_out() {
+        assert_eq!(next_due(100, 50, 120), 150);
+        assert_eq!(next_due(100, 50, 150), 150);
+        assert_eq!(next_due(100, 50, 151), 200);
+        assert_eq!(next_due(100, 50, 420), 450);
+    }
+}
