@@ -11,5 +11,6 @@
 pub mod heartbeat;
 pub mod reading;
 pub mod sample;
+pub mod spool;
 
 pub use reading::{Absence, Probe, Reading, Why};
