@@ -18,6 +18,7 @@
 //! | [`netstat`] | TCP counters of the namespace | two small files |
 //! | [`cgroup`] | frozen, throttled | three small files |
 //! | [`heartbeat`] | what an instrumented server says of itself | 4 KiB of memory |
+//! | [`spool`] | CPU profiles that an instrumented server makes of itself | a listing, then a file a second |
 //! | [`discover`] | which processes listen on a port | a census of every process: once per run |
 //!
 //! `proc_root` is `/proc` but for tests; the other names in a sample are in [`sample`].
@@ -35,6 +36,7 @@ pub mod reading;
 pub mod ring;
 pub mod sample;
 pub mod sockets;
+pub mod spool;
 pub mod threads;
 
 pub use reading::{Absence, Probe, Reading, Why};

@@ -10,6 +10,7 @@ mod page;
 mod read;
 
 pub use page::{Page, PageError};
+pub(crate) use read::innermost_pid;
 pub use read::{PageReader, find};
 
 use crate::sample::{Fault, FaultRaw, HeartbeatRaw};

@@ -59,7 +59,7 @@ pub fn find(proc_root: &Path, pid: i32, start_time_ticks: u64) -> Reading<PageRe
 }
 
 /// The pid of a process in its innermost pid namespace (`NSpid:` of `/proc/PID/status`).
-fn innermost_pid(proc_root: &Path, pid: i32) -> Option<i32> {
+pub(crate) fn innermost_pid(proc_root: &Path, pid: i32) -> Option<i32> {
     let status = fs::read_to_string(proc_root.join(pid.to_string()).join("status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_whitespace().next_back()?.parse().ok()

@@ -1,0 +1,319 @@
+//! Stalls made on purpose, so that the watcher can be tried on the real thing. Each fault writes
+//! the instant at which it takes hold onto the heartbeat page: the ground truth.
+
+use std::cell::{Cell, RefCell};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::rc::Rc;
+use std::str::FromStr;
+use std::task::Poll;
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, Signal};
+use stallscope_probes::sample::Fault;
+
+use super::Stack;
+use super::context::{Connection, Context};
+
+/// When a fault begins unless `@SECONDS` says otherwise.
+const DEFAULT_START: Duration = Duration::from_secs(5);
+/// What stands for "for ever": librdkafka counts milliseconds in an `int`.
+const PRACTICALLY_FOR_EVER: Duration = Duration::from_hours(20 * 24);
+/// fds left to the server by `fd-exhausted`.
+const FDS_LEFT: u64 = 8;
+
+/// `<id>[@SECONDS][+SECONDS]`: which fault, when it begins, how long it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultPlan {
+    /// Which.
+    pub fault: Fault,
+    /// When it begins, counted from readiness.
+    pub start: Duration,
+    /// How long it lasts; `None`: until the server goes down.
+    pub lasts: Option<Duration>,
+}
+
+impl FromStr for FaultPlan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (text, lasts) = split_seconds(text, '+')?;
+        let (id, start) = split_seconds(text, '@')?;
+        let fault = Fault::ALL.into_iter().find(|fault| fault.id() == id).ok_or_else(|| {
+            let known = Fault::ALL.map(Fault::id).join(", ");
+            format!("'{id}' is not a fault this server can make: they are {known}")
+        })?;
+        Ok(Self { fault, start: start.unwrap_or(DEFAULT_START), lasts })
+    }
+}
+
+fn split_seconds(text: &str, mark: char) -> Result<(&str, Option<Duration>), String> {
+    let Some((rest, seconds)) = text.split_once(mark) else { return Ok((text, None)) };
+    let duration = seconds
+        .parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| *duration <= PRACTICALLY_FOR_EVER);
+    match duration {
+        Some(duration) => Ok((rest, Some(duration))),
+        None => {
+            Err(format!("'{seconds}' after '{mark}' is not a number of seconds, like 5 or 2.5"))
+        }
+    }
+}
+
+impl FaultPlan {
+    /// Whether this fault can be made in this server; a sentence if not.
+    pub fn check(&self, stack: Stack) -> Result<(), String> {
+        match self.fault {
+            Fault::SqNotFlushed if stack == Stack::Tokio => {
+                Err("the fault sq-not-flushed needs io_uring: the tokio server has no ring, use \
+                 tokio-uring"
+                    .to_owned())
+            }
+            Fault::ProcessStopped if self.lasts.is_some() => {
+                Err("the fault process-stopped takes no duration: a stopped process cannot resume \
+                 itself, send it SIGCONT"
+                    .to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the fault at its time, and undoes it at its time or when the server goes down.
+    pub(super) async fn carry_out(self, context: Rc<Context>) {
+        tokio::select! {
+            () = context.stop.requested() => return,
+            () = tokio::time::sleep(self.start) => {}
+        }
+        tracing::warn!("the fault {} begins", self.fault.id());
+        match self.fault {
+            Fault::SqNotFlushed => self.sq_not_flushed(&context).await,
+            Fault::FdExhausted => self.fd_exhausted(&context).await,
+            Fault::RuntimeBlocked => self.block_runtime(&context),
+            Fault::ProcessStopped => stop_process(&context),
+        }
+    }
+
+    async fn last(self, context: &Context) {
+        tokio::select! {
+            () = context.stop.requested() => {}
+            () = tokio::time::sleep(self.lasts.unwrap_or(PRACTICALLY_FOR_EVER)) => {}
+        }
+    }
+
+    async fn sq_not_flushed(self, context: &Context) {
+        let ends = Rc::new(Cell::new(false));
+        context.heartbeat.fault_begins(self.fault);
+        tokio::task::spawn_local({
+            let ends = Rc::clone(&ends);
+            std::future::poll_fn(move |cx| always_ready_task(&ends, cx))
+        });
+        self.last(context).await;
+        ends.set(true);
+        context.heartbeat.fault_ends();
+    }
+
+    async fn fd_exhausted(self, context: &Context) {
+        let before = rustix::process::getrlimit(Resource::Nofile);
+        if let Err(error) = lower_fd_limit(before) {
+            tracing::error!("the fault fd-exhausted failed: {error}");
+            return;
+        }
+        context.exhaustion.begins();
+        self.last(context).await;
+        if let Err(error) = rustix::process::setrlimit(Resource::Nofile, before) {
+            tracing::error!("cannot restore the fd limit: {error}");
+        }
+        if context.exhaustion.ends() {
+            context.heartbeat.fault_ends();
+        }
+    }
+
+    /// Calls, on the runtime's thread, a function that blocks: `flush` of a producer whose broker
+    /// does not answer.
+    fn block_runtime(self, context: &Context) {
+        let duration = self.lasts.unwrap_or(PRACTICALLY_FOR_EVER);
+        let (producer, port) = match unflushable_producer() {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::error!("the fault runtime-blocked failed: {error}");
+                return;
+            }
+        };
+        context.heartbeat.fault_begins(self.fault);
+        producer.flush(duration).ok();
+        context.heartbeat.fault_ends();
+        // Dropping a producer blocks too: that would be more of the fault than was asked for.
+        std::thread::spawn(move || drop((producer, port)));
+    }
+}
+
+/// The body of a task that is always ready, as a consumer of a queue that is never empty would be:
+/// a loop over `yield_now`.
+///
+/// tokio-uring 0.5.0 hands entries to the kernel when the runtime parks
+/// (`runtime/mod.rs Runtime::new`, `on_thread_park`), and a current-thread runtime with a ready
+/// task never parks (tokio `current_thread/mod.rs`: `park_yield` runs no hook).
+#[inline(never)]
+fn always_ready_task(ends: &Cell<bool>, cx: &mut std::task::Context<'_>) -> Poll<()> {
+    if ends.get() {
+        return Poll::Ready(());
+    }
+    // A new one is never ready at its first poll, and wakes the task at once.
+    pin!(tokio::task::yield_now()).poll(cx)
+}
+
+fn stop_process(context: &Context) {
+    context.heartbeat.fault_begins(Fault::ProcessStopped);
+    if let Err(error) = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP) {
+        tracing::error!("the fault process-stopped failed: {error}");
+    }
+    // kill(2): a signal to oneself is delivered before the call returns, so this runs after the
+    // SIGCONT.
+    context.heartbeat.fault_ends();
+}
+
+/// The state of `fd-exhausted`: sockets that a server with a leak would not have closed.
+#[derive(Default)]
+pub(super) struct Exhaustion {
+    is_active: Cell<bool>,
+    was_met: Cell<bool>,
+    held: RefCell<Vec<Rc<Connection>>>,
+}
+
+impl Exhaustion {
+    fn begins(&self) {
+        self.is_active.set(true);
+    }
+
+    /// Closes what was held; says whether the limit was ever met.
+    fn ends(&self) -> bool {
+        self.is_active.set(false);
+        self.held.borrow_mut().clear();
+        self.was_met.replace(false)
+    }
+
+    /// Keeps the socket of a connection that was served, while the fault lasts.
+    pub(super) fn hold(&self, connection: Rc<Connection>) {
+        if self.is_active.get() {
+            self.held.borrow_mut().push(connection);
+        }
+    }
+
+    /// Whether this failed accept is the first that the fault has caused: the stall begins here,
+    /// not when the limit was lowered.
+    pub(super) fn is_first_met_by(&self, errno: Option<i32>) -> bool {
+        self.is_active.get()
+            && errno == Some(Errno::MFILE.raw_os_error())
+            && !self.was_met.replace(true)
+    }
+}
+
+fn lower_fd_limit(before: Rlimit) -> std::io::Result<()> {
+    // One of the entries is the directory being read.
+    let open = std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as u64;
+    let limit = Rlimit { current: Some(open + FDS_LEFT), maximum: before.maximum };
+    rustix::process::setrlimit(Resource::Nofile, limit)?;
+    Ok(())
+}
+
+/// A local TCP port on which connections are refused for as long as the socket is held: it is
+/// bound, and does not listen.
+pub(super) fn closed_port() -> std::io::Result<(socket2::Socket, SocketAddr)> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    let address = socket.local_addr()?.as_socket().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+    Ok((socket, address))
+}
+
+/// The fault's producer says nothing: that its broker is down is the point.
+struct Silent;
+
+impl ClientContext for Silent {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+    fn error(&self, _: KafkaError, _: &str) {}
+}
+
+impl ProducerContext for Silent {
+    type DeliveryOpaque = ();
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ProducerError {
+    #[error("no closed port: {0}")]
+    Port(#[from] std::io::Error),
+    #[error("no producer: {0}")]
+    Producer(#[from] KafkaError),
+}
+
+fn unflushable_producer() -> Result<(BaseProducer<Silent>, socket2::Socket), ProducerError> {
+    let (port, address) = closed_port()?;
+    let producer: BaseProducer<Silent> = ClientConfig::new()
+        .set("bootstrap.servers", address.to_string())
+        .set("message.timeout.ms", PRACTICALLY_FOR_EVER.as_millis().to_string())
+        .create_with_context(Silent)?;
+    let record = BaseRecord::<(), str, ()>::to("never").payload("never");
+    producer.send(record).map_err(|(error, _)| error)?;
+    Ok((producer, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_are_read() {
+        let seconds = Duration::from_secs_f64;
+        let cases = [
+            ("sq-not-flushed", Some((Fault::SqNotFlushed, 5.0, None))),
+            ("fd-exhausted@0", Some((Fault::FdExhausted, 0.0, None))),
+            ("runtime-blocked@2.5+10", Some((Fault::RuntimeBlocked, 2.5, Some(10.0)))),
+            ("runtime-blocked+10", Some((Fault::RuntimeBlocked, 5.0, Some(10.0)))),
+            ("process-stopped@1", Some((Fault::ProcessStopped, 1.0, None))),
+            ("unknown", None),
+            ("sq-not-flushed@", None),
+            ("sq-not-flushed@-1", None),
+            ("sq-not-flushed@nan", None),
+            ("sq-not-flushed@5+inf", None),
+            ("sq-not-flushed+5@5", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            let expected = expected.map(|(fault, start, lasts)| FaultPlan {
+                fault,
+                start: seconds(start),
+                lasts: lasts.map(seconds),
+            });
+            assert_eq!(text.parse::<FaultPlan>().ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn plans_that_make_no_sense_are_refused() {
+        let refused = |text: &str, stack| text.parse::<FaultPlan>().unwrap().check(stack).is_err();
+        assert!(refused("sq-not-flushed", Stack::Tokio));
+        assert!(!refused("sq-not-flushed", Stack::TokioUring));
+        assert!(refused("process-stopped+5", Stack::TokioUring));
+        assert!(!refused("process-stopped", Stack::TokioUring));
+    }
+
+    #[test]
+    fn the_first_emfile_counts_and_only_while_the_fault_lasts() {
+        let exhaustion = Exhaustion::default();
+        let emfile = Some(Errno::MFILE.raw_os_error());
+        assert!(!exhaustion.is_first_met_by(emfile));
+        exhaustion.begins();
+        assert!(!exhaustion.is_first_met_by(Some(Errno::CONNABORTED.raw_os_error())));
+        assert!(exhaustion.is_first_met_by(emfile));
+        assert!(!exhaustion.is_first_met_by(emfile));
+        assert!(exhaustion.ends());
+        assert!(!exhaustion.ends());
+    }
+}
