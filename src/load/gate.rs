@@ -54,9 +54,9 @@ impl Gate {
         poll_fn(|_| slot.take_ticket().map_or(Poll::Pending, Poll::Ready)).await
     }
 
-    /// Requests that were due by now and that no connection was free to send.
-    pub fn overdue(&self) -> u64 {
-        self.pace.borrow().overdue(self.clock.now_ns())
+    /// Requests that were due by then and that no connection was free to send.
+    pub fn overdue(&self, at_ns: u64) -> u64 {
+        self.pace.borrow().overdue(at_ns)
     }
 
     /// Hands out requests as they fall due, for ever.

@@ -131,7 +131,7 @@ impl Outcome {
         if let Some(overdue) = self.overdue.filter(|overdue| *overdue > 0) {
             line(
                 "overdue",
-                &format!("{} due, never sent: all connections were busy", grouped(overdue)),
+                &format!("{} due, never sent: no connection was free", grouped(overdue)),
             );
         }
         line("latency", &self.latency_line());

@@ -47,7 +47,7 @@ fn the_table_is_for_people() {
                             1  HTTP status 503
     connections  66 opened
     unfinished   1 233 577 under way at the end
-    overdue      7 due, never sent: all connections were busy
+    overdue      7 due, never sent: no connection was free
     latency      p50 1.23 ms  p90 1.23 ms  p99 1.23 ms  p99.9 1.23 ms  max 12.4 s
     errors                  2  connection reset (ECONNRESET)
                             1  connect failed (errno 4095)
