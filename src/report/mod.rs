@@ -1,1 +1,49 @@
-//! report
+//! From an incident to a post-mortem: one HTML file that opens from disk without a network, one
+//! paragraph for the terminal, and Markdown. Pure: no clock, no I/O; the same incident always gives
+//! the same bytes.
+//!
+//! ```text
+//! facts      what is stated, drawn once from the incident and used by every format
+//! timeline, series, absences      rows and lines, without markup
+//! chart      geometry        names, text      numbers and names as words
+//! page       the HTML page of  verdict, charts, tables, threads, rings, flames, method
+//! paragraph  plain text and Markdown
+//! ```
+//!
+//! Text that stems from the observed process is hostile. It passes `profile::printable` (controls,
+//! direction marks, length) and then maud's escaping; the page's own policy forbids every script
+//! but the flamegraphs' and everything remote, should both fail.
+
+mod absences;
+mod chart;
+mod charts;
+mod facts;
+mod flames;
+mod method;
+mod names;
+mod page;
+mod paragraph;
+mod rings;
+mod series;
+mod tables;
+mod text;
+mod threads;
+mod timeline;
+mod verdict;
+
+use crate::watch::event::Incident;
+
+/// The report as one self-contained HTML file.
+pub fn html(incident: &Incident) -> Vec<u8> {
+    page::assemble(&facts::Facts::new(incident)).into_bytes()
+}
+
+/// One paragraph: what, since when, why, what to do. Safe to print on a terminal.
+pub fn verdict_paragraph(incident: &Incident) -> String {
+    paragraph::paragraph(&facts::Facts::new(incident))
+}
+
+/// The report as Markdown, without charts and flamegraphs.
+pub fn markdown(incident: &Incident) -> String {
+    paragraph::markdown(&facts::Facts::new(incident))
+}

@@ -1,0 +1,167 @@
+//! Numbers of the kernel's interfaces, by name.
+
+use crate::diagnose::verdict::Cause;
+
+/// A system call by name. The one place where the table of the machine's system calls is asked.
+pub(super) fn syscall(nr: i64) -> String {
+    format!("syscall {nr}")
+}
+
+/// An errno by name (errno(3); numbers of include/uapi/asm-generic/errno{-base,}.h).
+pub(super) fn errno(number: i32) -> String {
+    ERRNO
+        .iter()
+        .find(|(known, _)| *known == number)
+        .map_or_else(|| format!("errno {number}"), |(_, name)| (*name).to_owned())
+}
+
+/// An io_uring operation by name (`enum io_uring_op`, include/uapi/linux/io_uring.h).
+pub(super) fn opcode(number: u8) -> String {
+    OPCODES
+        .get(usize::from(number))
+        .map_or_else(|| format!("opcode {number}"), |name| (*name).to_owned())
+}
+
+/// What a cause is called in a headline; the id stands beside it.
+pub(super) fn cause(cause: Cause) -> &'static str {
+    match cause.id() {
+        "sq-not-flushed" => "Submission queue not flushed",
+        "fd-exhausted" => "Out of file descriptors",
+        "runtime-blocked" => "Runtime thread blocked",
+        "process-stopped" => "Process stopped",
+        "healthy-idle" => "Healthy, nothing to do",
+        "healthy-busy" => "Healthy, busy",
+        "unknown" => "Stalled, cause unknown",
+        other => other,
+    }
+}
+
+const ERRNO: [(i32, &str); 48] = [
+    (1, "EPERM"),
+    (2, "ENOENT"),
+    (4, "EINTR"),
+    (5, "EIO"),
+    (6, "ENXIO"),
+    (7, "E2BIG"),
+    (9, "EBADF"),
+    (11, "EAGAIN"),
+    (12, "ENOMEM"),
+    (13, "EACCES"),
+    (14, "EFAULT"),
+    (16, "EBUSY"),
+    (17, "EEXIST"),
+    (19, "ENODEV"),
+    (20, "ENOTDIR"),
+    (21, "EISDIR"),
+    (22, "EINVAL"),
+    (23, "ENFILE"),
+    (24, "EMFILE"),
+    (25, "ENOTTY"),
+    (27, "EFBIG"),
+    (28, "ENOSPC"),
+    (29, "ESPIPE"),
+    (32, "EPIPE"),
+    (34, "ERANGE"),
+    (38, "ENOSYS"),
+    (61, "ENODATA"),
+    (62, "ETIME"),
+    (71, "EPROTO"),
+    (75, "EOVERFLOW"),
+    (77, "EBADFD"),
+    (88, "ENOTSOCK"),
+    (89, "EDESTADDRREQ"),
+    (90, "EMSGSIZE"),
+    (95, "EOPNOTSUPP"),
+    (98, "EADDRINUSE"),
+    (99, "EADDRNOTAVAIL"),
+    (100, "ENETDOWN"),
+    (101, "ENETUNREACH"),
+    (103, "ECONNABORTED"),
+    (104, "ECONNRESET"),
+    (105, "ENOBUFS"),
+    (106, "EISCONN"),
+    (107, "ENOTCONN"),
+    (110, "ETIMEDOUT"),
+    (111, "ECONNREFUSED"),
+    (113, "EHOSTUNREACH"),
+    (125, "ECANCELED"),
+];
+
+const OPCODES: [&str; 58] = [
+    "NOP",
+    "READV",
+    "WRITEV",
+    "FSYNC",
+    "READ_FIXED",
+    "WRITE_FIXED",
+    "POLL_ADD",
+    "POLL_REMOVE",
+    "SYNC_FILE_RANGE",
+    "SENDMSG",
+    "RECVMSG",
+    "TIMEOUT",
+    "TIMEOUT_REMOVE",
+    "ACCEPT",
+    "ASYNC_CANCEL",
+    "LINK_TIMEOUT",
+    "CONNECT",
+    "FALLOCATE",
+    "OPENAT",
+    "CLOSE",
+    "FILES_UPDATE",
+    "STATX",
+    "READ",
+    "WRITE",
+    "FADVISE",
+    "MADVISE",
+    "SEND",
+    "RECV",
+    "OPENAT2",
+    "EPOLL_CTL",
+    "SPLICE",
+    "PROVIDE_BUFFERS",
+    "REMOVE_BUFFERS",
+    "TEE",
+    "SHUTDOWN",
+    "RENAMEAT",
+    "UNLINKAT",
+    "MKDIRAT",
+    "SYMLINKAT",
+    "LINKAT",
+    "MSG_RING",
+    "FSETXATTR",
+    "SETXATTR",
+    "FGETXATTR",
+    "GETXATTR",
+    "SOCKET",
+    "URING_CMD",
+    "SEND_ZC",
+    "SENDMSG_ZC",
+    "READ_MULTISHOT",
+    "WAITID",
+    "FUTEX_WAIT",
+    "FUTEX_WAKE",
+    "FUTEX_WAITV",
+    "FIXED_FD_INSTALL",
+    "FTRUNCATE",
+    "BIND",
+    "LISTEN",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_numbers_have_names_and_others_stay_numbers() {
+        assert_eq!(errno(24), "EMFILE");
+        assert_eq!(errno(9999), "errno 9999");
+        // The numbers that the ring tests of this project measured.
+        for (number, name) in
+            [(13, "ACCEPT"), (22, "READ"), (23, "WRITE"), (26, "SEND"), (27, "RECV")]
+        {
+            assert_eq!(opcode(number), name);
+        }
+        assert_eq!(opcode(200), "opcode 200");
+    }
+}

@@ -1,0 +1,137 @@
+//! The page: its sections in order, its style, and the policy that forbids everything else.
+
+use std::fmt::Write as _;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use sha2::{Digest, Sha256};
+
+use super::facts::Facts;
+use super::{charts, flames, method, rings, tables, threads, verdict};
+
+const STYLE: &str = include_str!("style.css");
+
+/// The whole document.
+pub(super) fn assemble(facts: &Facts<'_>) -> String {
+    let flames = flames::draw(facts);
+    let policy = policy(flames.script.as_deref());
+    let sections: [(&str, &str, Markup); 10] = [
+        ("timeline", "What happened when", tables::timeline(facts)),
+        ("charts", "Charts", charts::draw(facts)),
+        ("evidence", "Evidence", tables::evidence(facts)),
+        ("ruled-out", "Ruled out", tables::ruled_out(facts)),
+        ("next", "Next steps", tables::next(facts)),
+        ("threads", "Threads", threads::draw(facts)),
+        ("rings", "io_uring", rings::draw(facts)),
+        ("profiles", "CPU profiles", flames.body),
+        ("environment", "Environment", method::environment(facts)),
+        ("method", "How this was measured, and what it could not see", method::method(facts)),
+    ];
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(policy);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="referrer" content="no-referrer";
+                title { (verdict::title(facts)) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { (body(facts, &sections)) }
+        }
+    }
+    .into_string()
+}
+
+fn body(facts: &Facts<'_>, sections: &[(&str, &str, Markup)]) -> Markup {
+    let version = super::text::shown(&facts.incident.environment.version);
+    html! {
+        a.skip href="#timeline" { "Skip to the time line" }
+        main {
+            p.kind { "stallscope post-mortem" }
+            (verdict::band(facts))
+            nav aria-label="Sections" {
+                ul { @for (id, title, _) in sections { li { a href=(format!("#{id}")) { (short(title)) } } } }
+            }
+            @for (id, title, body) in sections {
+                section id=(id) aria-labelledby=(format!("h-{id}")) {
+                    h2 id=(format!("h-{id}")) { (title) }
+                    (body)
+                }
+            }
+        }
+        footer { "Written by stallscope " (version) ". This file needs no network and asks for none." }
+    }
+}
+
+/// Titles as they stand in the list of sections.
+fn short(title: &str) -> &str {
+    title.split_once(',').map_or(title, |(head, _)| head)
+}
+
+/// Nothing remote, no form, no script but this one, no style but these two. A `srcdoc` frame
+/// inherits the policy of the page around it (HTML standard, "policy container").
+fn policy(script: Option<&str>) -> String {
+    let script = script.map_or_else(|| String::from("'none'"), hash);
+    format!(
+        "default-src 'none'; script-src {script}; style-src {} {}; base-uri 'none'; form-action 'none'",
+        hash(STYLE),
+        hash(flames::STYLE),
+    )
+}
+
+/// A hash source of CSP level 2: base64 of the SHA-256 of an element's text.
+fn hash(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    format!("'sha256-{}'", base64(&digest))
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |n: usize| u32::from(chunk.get(n).copied().unwrap_or_default());
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for n in 0..4 {
+            if n <= chunk.len() {
+                let index = (bits >> (18 - 6 * n)) & 0x3f;
+                let _ = write!(text, "{}", char::from(ALPHABET[index as usize]));
+            } else {
+                text.push('=');
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let cases =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
+        for (text, encoded) in cases {
+            assert_eq!(base64(text.as_bytes()), encoded);
+        }
+    }
+
+    #[test]
+    fn a_hash_source_is_that_of_the_standard() {
+        // The example of CSP level 3, section 8.2.
+        assert_eq!(
+            hash("alert('Hello, world.');"),
+            "'sha256-qznLcsROx4GACP2dm0UCKCzCG+HiZ1guq6ZZDob/Tng='"
+        );
+    }
+
+    #[test]
+    fn styles_and_script_hold_nothing_that_html_would_end_or_rewrite() {
+        for text in [STYLE, flames::STYLE] {
+            assert!(!text.contains("</") && !text.contains('\r') && !text.contains("url("));
+        }
+    }
+}

@@ -1,0 +1,539 @@
+//! Made-up incidents, one per kind of report. The figures are plausible, not measured.
+
+#![allow(dead_code, reason = "each test binary uses some of them")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use stallscope::detect::{Onset, StallKind};
+use stallscope::diagnose::verdict::{Cause, Confidence, Evidence, RuledOut, Value, Verdict};
+use stallscope::model::{
+    AppModel, FdsModel, ListenerModel, Model, PortsModel, ProcessModel, RingModel, ThreadModel,
+    ThreadRole,
+};
+use stallscope::watch::event::{
+    Anchor, EndReason, Environment, Event, Incident, ProfileWindow, Target,
+};
+use stallscope_probes::sample::{
+    Fault, FaultRaw, HeartbeatRaw, Holder, RingState, SyscallRaw, TaskState,
+};
+use stallscope_probes::{Reading, Why};
+
+pub const MS: u64 = 1_000_000;
+pub const S: u64 = 1_000 * MS;
+/// When the made-up runs begin.
+pub const BEGIN_NS: u64 = 5_000 * S;
+pub const INTERVAL_MS: u64 = 50;
+
+/// One tick's worth of made-up state.
+#[derive(Debug, Clone)]
+pub struct State {
+    pub requests_per_s: f64,
+    pub beat_age_ms: f64,
+    pub queued: u32,
+    pub open_fds: u64,
+    pub ring: Option<RingState>,
+    pub runtime: (TaskState, f64, SyscallRaw, &'static str),
+    pub stack: Option<Vec<&'static str>>,
+    pub fault: Option<FaultRaw>,
+    pub heartbeat: bool,
+}
+
+impl State {
+    /// A busy, healthy server; `n` makes it breathe.
+    pub fn busy(n: u64) -> Self {
+        let wobble = ((n * 7919) % 23) as f64;
+        Self {
+            requests_per_s: 9_400.0 + wobble * 31.0,
+            beat_age_ms: 2.0 + wobble,
+            queued: (n % 3) as u32,
+            open_fds: 182 + n % 9,
+            ring: None,
+            runtime: (TaskState::Sleeping, 0.58 + wobble / 200.0, EPOLL, "ep_poll"),
+            stack: None,
+            fault: None,
+            heartbeat: true,
+        }
+    }
+}
+
+pub const EPOLL: SyscallRaw = SyscallRaw::In { nr: 232, arg0: 3 };
+
+pub fn addr(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn absent<T>(why: Why, detail: &str) -> Reading<T> {
+    Reading::absent(why, detail)
+}
+
+/// A thread that does nothing worth a word.
+fn idle_thread(tid: i32, comm: &str, role: ThreadRole, cpu: f64) -> ThreadModel {
+    ThreadModel {
+        tid,
+        comm: comm.to_owned(),
+        role,
+        state: TaskState::Sleeping,
+        cpu_ratio: Reading::Got(cpu),
+        delay_ratio: Reading::Got(0.01),
+        switches_per_s: Reading::Got(40.0),
+        syscall: Reading::Got(SyscallRaw::In { nr: 202, arg0: 0x7f3a_1c00_0910 }),
+        wchan: Reading::Got(String::from("futex_wait_queue")),
+        kernel_stack: absent(Why::NotSampled, "read on suspicion only"),
+    }
+}
+
+fn threads(state: &State) -> Vec<ThreadModel> {
+    let (task, cpu, syscall, wchan) = state.runtime;
+    let mut runtime = idle_thread(4242, "tokio-uring", ThreadRole::Runtime, cpu);
+    runtime.state = task;
+    runtime.syscall = Reading::Got(syscall);
+    runtime.wchan = Reading::Got(wchan.to_owned());
+    let mut kafka = idle_thread(4245, "rdk:broker1", ThreadRole::Kafka, 0.06);
+    if let Some(stack) = &state.stack {
+        let frames = |stack: &[&str]| stack.iter().map(|frame| (*frame).to_owned()).collect();
+        runtime.kernel_stack = Reading::Got(frames(stack));
+        kafka.kernel_stack =
+            Reading::Got(frames(&["poll_schedule_timeout", "do_sys_poll", "__x64_sys_poll"]));
+    }
+    vec![
+        runtime,
+        idle_thread(4244, "rdk:main", ThreadRole::Kafka, 0.01),
+        kafka,
+        idle_thread(4246, "kafka-poll", ThreadRole::Kafka, 0.02),
+        idle_thread(4249, "profiler", ThreadRole::Other, 0.0),
+    ]
+}
+
+fn app(state: &State) -> Reading<AppModel> {
+    if !state.heartbeat {
+        return absent(Why::Unsupported, "the process keeps no heartbeat page");
+    }
+    let raw = HeartbeatRaw {
+        stack: String::from("tokio-uring"),
+        runtime_tid: Some(4242),
+        beat_every_ns: 20 * MS,
+        fault: state.fault,
+        ..HeartbeatRaw::default()
+    };
+    Reading::Got(AppModel {
+        raw,
+        beat_age_ms: Some(state.beat_age_ms),
+        accepts_per_s: Reading::Got(state.requests_per_s / 16.0),
+        requests_per_s: Reading::Got(state.requests_per_s),
+        responses_per_s: Reading::Got(state.requests_per_s),
+        delivered_per_s: Reading::Got(state.requests_per_s),
+    })
+}
+
+/// A tick from a state. Every 40th ring reading is locked, as on a busy 6.18.
+pub fn model(seq: u64, state: &State) -> Arc<Model> {
+    let at_ns = BEGIN_NS + seq * INTERVAL_MS * MS;
+    let ring = state.ring.clone().map(|ring| RingModel {
+        fd: 9,
+        at_ns,
+        state: if seq % 40 == 17 {
+            absent(Why::Locked, "the kernel held the ring's lock and left its counters out")
+        } else {
+            Reading::Got(ring)
+        },
+        submissions_per_s: Reading::Got(0.0),
+        completions_per_s: Reading::Got(0.0),
+    });
+    Arc::new(Model {
+        seq,
+        at_ns,
+        late_ms: if seq % 97 == 5 { 3.4 } else { 0.2 },
+        process: Reading::Got(ProcessModel {
+            state: state.runtime.0,
+            cpu_cores: Reading::Got(state.runtime.1),
+            rss_bytes: 48 << 20,
+            threads: 5,
+        }),
+        threads: Reading::Got(threads(state)),
+        fds: Reading::Got(FdsModel { open: state.open_fds, limit: Some(1_024) }),
+        listeners: Reading::Got(vec![ListenerModel {
+            local: addr(8080),
+            inode: 77_120,
+            holder: Holder::Target,
+            queued: state.queued,
+            limit: 1_024,
+            drops: Some(0),
+            drops_new: Reading::Got(0),
+        }]),
+        served: Reading::Got(Vec::new()),
+        ports: Reading::Got(PortsModel {
+            size: 28_232,
+            in_use: 410 + (seq % 50) as u32,
+            time_wait: 120,
+            range: (32_768, 60_999),
+            top: vec![(addr(9092), 3)],
+        }),
+        rings: Reading::Got(ring.into_iter().collect()),
+        tcp: absent(Why::NotSampled, "not due"),
+        app: app(state),
+        frozen: absent(Why::NotPermitted, "cgroup.events: permission denied"),
+    })
+}
+
+fn text(signal: &str, value: &str, since_ns: Option<u64>) -> Evidence {
+    Evidence {
+        signal: signal.to_owned(),
+        value: Value::Text(value.to_owned()),
+        unit: String::new(),
+        since_ns,
+    }
+}
+
+fn figure(signal: &str, value: f64, unit: &str, since_ns: Option<u64>) -> Evidence {
+    Evidence {
+        signal: signal.to_owned(),
+        value: Value::Number(value),
+        unit: unit.to_owned(),
+        since_ns,
+    }
+}
+
+fn ruled_out(cause: Cause, because: &str) -> RuledOut {
+    RuledOut { cause, because: because.to_owned() }
+}
+
+/// A run without events.
+pub fn quiet(models: Vec<Arc<Model>>) -> Incident {
+    Incident {
+        target: Target {
+            pid: 4242,
+            comm: String::from("tokio-uring"),
+            cmdline: String::from("stallscope serve tokio-uring --listen 127.0.0.1:8080 --profile"),
+            exe: Some(PathBuf::from("/usr/local/bin/stallscope")),
+            start_time_ticks: 480_112,
+            foreign_netns: false,
+            siblings: Vec::new(),
+        },
+        environment: Environment {
+            kernel: String::from("Linux 6.18.0"),
+            cpus: 2,
+            version: String::from("0.1.0"),
+            interval_ms: INTERVAL_MS,
+            ticks_per_s: 100,
+            fd_limits: (Some(1_024), Some(524_288)),
+            limits: vec![String::from(
+                "the cgroup of the process could not be read: permission denied",
+            )],
+        },
+        // 2026-03-14T09:26:50.000Z
+        anchor: Anchor { mono_ns: BEGIN_NS, real_ns: 1_773_480_410 * S },
+        models,
+        events: Vec::new(),
+        profiles: Vec::new(),
+        end: EndReason::TimeUp,
+        losses: Vec::new(),
+    }
+}
+
+fn profile(begin_s: u64, folded: &str) -> ProfileWindow {
+    ProfileWindow {
+        begin_ns: BEGIN_NS + begin_s * S,
+        end_ns: BEGIN_NS + (begin_s + 2) * S,
+        hz: 99,
+        folded: folded.to_owned(),
+    }
+}
+
+const RUNTIME: &str = "tokio-uring;main;tokio_uring::start;tokio_uring::runtime::Runtime::block_on;\
+    tokio::runtime::current_thread::CurrentThread::block_on;tokio::task::local::LocalSet::tick";
+
+/// Where a serving runtime spends its time.
+pub fn serving() -> String {
+    [
+        (";stallscope::servers::http::serve;httparse::Request::parse", 21),
+        (";stallscope::servers::http::serve;stallscope::servers::sink::Sink::publish;\
+          rdkafka::producer::BaseProducer::send::h0f3a77c2be11d904;rd_kafka_producev", 34),
+        (";stallscope::servers::http::serve;tokio_uring::net::TcpStream::write;\
+          tokio_uring::driver::op::Op<T,CqeType>::submit_with", 18),
+        (";stallscope::servers::http::serve;<[u8; 4096] as core::clone::Clone>::clone", 4),
+        (";tokio::runtime::driver::Driver::park;mio::poll::Poll::poll;epoll_wait", 11),
+        (";tokio_uring::runtime::drive_uring_wakes;tokio_uring::driver::Driver::dispatch_completions", 16),
+    ]
+    .iter()
+    .map(|(tail, count)| format!("{RUNTIME}{tail} {count}\n"))
+    .chain([String::from("rdk:broker1;rd_kafka_broker_thread_main;rd_kafka_broker_serve;poll 9\n")])
+    .collect()
+}
+
+fn spinning() -> String {
+    format!(
+        "{RUNTIME};stallscope::servers::uring::always_ready;core::task::wake::Waker::wake_by_ref 131\n\
+         {RUNTIME};stallscope::servers::uring::always_ready;tokio::task::yield_now 42\n\
+         {RUNTIME};core::ptr::drop_in_place 20\n\
+         rdk:broker1;rd_kafka_broker_thread_main;rd_kafka_broker_serve;poll 2\n"
+    )
+}
+
+const ONSET_TICK: u64 = 244;
+const ONSET_NS: u64 = BEGIN_NS + ONSET_TICK * INTERVAL_MS * MS;
+
+/// io_uring entries are prepared and never flushed; never recovers; profiles on both sides.
+pub fn sq_not_flushed() -> Incident {
+    let fault = FaultRaw { fault: Fault::SqNotFlushed, begin_ns: ONSET_NS, end_ns: None };
+    let models = (0..520).map(|seq| model(seq, &sq_state(seq, fault))).collect();
+    let mut incident = quiet(models);
+    incident.events = vec![
+        Event::Note { at_ns: BEGIN_NS + 40 * MS, text: String::from("found ring fd 9 (256 entries)") },
+        Event::Onset(Onset {
+            kind: StallKind::Ring,
+            at_ns: ONSET_NS + 4 * MS,
+            within_ns: 25 * MS,
+            before_watch: false,
+            detected_ns: ONSET_NS + 512 * MS,
+            demand: String::from("64 entries of ring 9 wait to be submitted"),
+            last_progress: String::from("ring 9 took entry 1,804,112"),
+        }),
+        Event::Verdict(sq_verdict(Confidence::Likely, ONSET_NS + 512 * MS)),
+        Event::Verdict(sq_verdict(Confidence::Certain, ONSET_NS + 1_012 * MS)),
+    ];
+    incident.profiles = (0..13)
+        .map(|n| profile(n * 2, &if n < 6 { serving() } else { spinning() }))
+        .collect();
+    incident.end = EndReason::TimeUp;
+    incident
+}
+
+fn sq_state(seq: u64, fault: FaultRaw) -> State {
+    let mut state = State::busy(seq);
+    let taken = 1_790_000 + seq.min(ONSET_TICK) as u32 * 58;
+    let mut ring = RingState {
+        sq_entries: 256,
+        sq_head: taken,
+        sq_tail: taken + (seq % 4) as u32,
+        cq_entries: 512,
+        cq_head: taken - 140,
+        cq_tail: taken - 140 + (seq % 6) as u32,
+        armed: vec![(13, 1), (22, 128)],
+        ..RingState::default()
+    };
+    if seq >= ONSET_TICK {
+        let since = seq - ONSET_TICK;
+        state.requests_per_s = if since < 2 { 2_100.0 } else { 0.0 };
+        state.beat_age_ms = 1.0 + (seq % 3) as f64;
+        state.queued = (since * 9).min(1_025) as u32;
+        state.runtime = (TaskState::Running, 0.995, SyscallRaw::Running, "");
+        state.stack = (since > 10).then(Vec::new);
+        state.fault = Some(fault);
+        ring.sq_tail = taken + 64;
+        ring.cq_head = taken - 140;
+        ring.cq_tail = taken - 140;
+        ring.pending = (0..32).map(|n| (String::from("WRITE"), 12 + n)).collect();
+    }
+    state.ring = Some(ring);
+    state
+}
+
+fn sq_verdict(confidence: Confidence, detected_ns: u64) -> Verdict {
+    let since = Some(ONSET_NS + 4 * MS);
+    Verdict {
+        onset_ns: since,
+        detected_ns,
+        cause: Cause::SqNotFlushed,
+        confidence,
+        summary: String::from(
+            "The runtime prepares io_uring entries and never hands them to the kernel: 64 responses \
+             are written into ring 9 and not submitted, because a task keeps the runtime from \
+             parking, and it submits only when it parks",
+        ),
+        evidence: vec![
+            figure("ring 9, entries not submitted", 64.0, "entries", since),
+            figure("ring 9, head of the submission queue", 1_804_152.0, "", since),
+            text("runtime thread 4242", "R, never in a system call", since),
+            figure("runtime thread 4242, CPU", 99.5, "% of one core", since),
+            figure("accept queue of 127.0.0.1:8080", 90.0, "connections", Some(ONSET_NS + 60 * MS)),
+            text("opcodes not submitted", "WRITE", None),
+        ],
+        ruled_out: vec![
+            ruled_out(Cause::ProcessStopped, "the runtime’s thread is running"),
+            ruled_out(Cause::RuntimeBlocked, "the runtime’s thread is in no system call and its beat is fresh"),
+            ruled_out(Cause::FdExhausted, "190 of 1,024 fds are open"),
+        ],
+        next: vec![
+            String::from("Look for a task that is always ready: the stalled flamegraph names it"),
+            String::from("Make it yield to the timer (tokio::time::sleep), not to the scheduler (yield_now)"),
+            String::from("Submit after each batch of work, not only on park"),
+        ],
+    }
+}
+
+/// No fd is left, then connections close.
+pub fn fd_exhausted_recovered() -> Incident {
+    let onset_ns = BEGIN_NS + 120 * INTERVAL_MS * MS;
+    let recovered_ns = onset_ns + 6_150 * MS;
+    let models = (0..400)
+        .map(|seq| {
+            let mut state = State::busy(seq);
+            state.open_fds = (188 + seq * 7).min(1_024);
+            if (120..243).contains(&seq) {
+                state.requests_per_s = 310.0;
+                state.queued = ((seq - 119) * 6) as u32;
+                state.runtime = (TaskState::Running, 0.61, EPOLL, "ep_poll");
+                state.stack = Some(vec!["ep_poll", "do_epoll_wait", "__x64_sys_epoll_wait"]);
+            }
+            if seq >= 243 {
+                state.open_fds = 702 - seq % 5;
+            }
+            model(seq, &state)
+        })
+        .collect();
+    let mut incident = quiet(models);
+    let verdict = Verdict {
+        onset_ns: Some(onset_ns),
+        detected_ns: onset_ns + 300 * MS,
+        cause: Cause::FdExhausted,
+        confidence: Confidence::Certain,
+        summary: String::from("All 1,024 file descriptors are open, so no connection can be accepted"),
+        evidence: vec![
+            figure("open fds", 1_024.0, "fds", Some(onset_ns)),
+            figure("limit", 1_024.0, "fds", None),
+            text("last error of accept", "EMFILE", Some(onset_ns)),
+        ],
+        ruled_out: vec![ruled_out(Cause::SqNotFlushed, "the process has no ring")],
+        next: vec![
+            String::from("Raise the soft limit: prlimit --pid 4242 --nofile=65536"),
+            String::from("Close idle connections, and back off when accept fails with EMFILE"),
+        ],
+    };
+    incident.events = vec![
+        Event::Onset(Onset {
+            kind: StallKind::Accept,
+            at_ns: onset_ns,
+            within_ns: 0,
+            before_watch: false,
+            detected_ns: onset_ns + 300 * MS,
+            demand: String::from("6 connections wait in the accept queue"),
+            last_progress: String::from("an accept succeeded"),
+        }),
+        Event::Verdict(verdict),
+        Event::Recovered { at_ns: recovered_ns, stalled_ms: 6_150.0 },
+    ];
+    incident.end = EndReason::TargetGone;
+    incident.losses = vec![String::from("3 frames of the recording were damaged and skipped")];
+    incident
+}
+
+/// A blocking call on the runtime's thread: no CPU is burnt, so the stalled profile is empty.
+pub fn runtime_blocked() -> Incident {
+    let onset_ns = BEGIN_NS + 200 * INTERVAL_MS * MS;
+    let models = (0..420)
+        .map(|seq| {
+            let mut state = State::busy(seq);
+            if seq >= 200 {
+                state.requests_per_s = 0.0;
+                state.beat_age_ms = (seq - 200) as f64 * 50.0;
+                state.queued = (seq - 200) as u32;
+                state.runtime = (
+                    TaskState::Sleeping,
+                    0.0,
+                    SyscallRaw::In { nr: 230, arg0: 0 },
+                    "hrtimer_nanosleep",
+                );
+                state.stack = Some(vec![
+                    "hrtimer_nanosleep",
+                    "common_nsleep",
+                    "__x64_sys_clock_nanosleep",
+                    "do_syscall_64",
+                    "entry_SYSCALL_64_after_hwframe",
+                ]);
+            }
+            model(seq, &state)
+        })
+        .collect();
+    let mut incident = quiet(models);
+    incident.events = vec![
+        Event::Onset(Onset {
+            kind: StallKind::Runtime,
+            at_ns: onset_ns,
+            within_ns: 10 * MS,
+            before_watch: false,
+            detected_ns: onset_ns + 410 * MS,
+            demand: String::from("8 connections wait to be accepted"),
+            last_progress: String::from("a beat of the runtime"),
+        }),
+        Event::Verdict(Verdict {
+            onset_ns: Some(onset_ns),
+            detected_ns: onset_ns + 410 * MS,
+            cause: Cause::RuntimeBlocked,
+            confidence: Confidence::Certain,
+            summary: String::from("The runtime’s thread sleeps in clock_nanosleep instead of polling"),
+            evidence: vec![text("runtime thread 4242 sleeps in", "hrtimer_nanosleep", Some(onset_ns))],
+            ruled_out: vec![ruled_out(Cause::FdExhausted, "188 of 1,024 fds are open")],
+            next: vec![String::from("Move the blocking call to spawn_blocking")],
+        }),
+    ];
+    incident.profiles =
+        (0..10).map(|n| profile(n * 2, &if n < 5 { serving() } else { String::new() })).collect();
+    incident
+}
+
+/// Nothing stalls; no heartbeat, no ring, not ours.
+pub fn healthy() -> Incident {
+    let models = (0..200)
+        .map(|seq| model(seq, &State { heartbeat: false, ..State::busy(seq) }))
+        .collect();
+    let mut incident = quiet(models);
+    incident.events = vec![Event::Verdict(Verdict {
+        onset_ns: None,
+        detected_ns: BEGIN_NS + 9 * S,
+        cause: Cause::HealthyBusy,
+        confidence: Confidence::Likely,
+        summary: String::from("Work arrives and is done"),
+        evidence: vec![figure("accept queue of 127.0.0.1:8080", 2.0, "connections", None)],
+        ruled_out: Vec::new(),
+        next: Vec::new(),
+    })];
+    incident
+}
+
+/// A stall that nothing explains, begun before watching.
+pub fn unknown() -> Incident {
+    let mut incident = quiet((0..60).map(|seq| model(seq, &State::busy(seq))).collect());
+    incident.events = vec![
+        Event::Onset(Onset {
+            kind: StallKind::Accept,
+            at_ns: BEGIN_NS,
+            within_ns: 0,
+            before_watch: true,
+            detected_ns: BEGIN_NS + 500 * MS,
+            demand: String::from("3 connections wait in the accept queue"),
+            last_progress: String::from("none was seen"),
+        }),
+        Event::Verdict(Verdict {
+            onset_ns: None,
+            detected_ns: BEGIN_NS + 500 * MS,
+            cause: Cause::Unknown,
+            confidence: Confidence::Possible,
+            summary: String::from("Connections wait and none is accepted; no known cause fits"),
+            evidence: Vec::new(),
+            ruled_out: Vec::new(),
+            next: vec![String::from("Run as the same user as the target to see its threads")],
+        }),
+    ];
+    incident
+}
+
+/// No tick at all.
+pub fn empty() -> Incident {
+    let mut incident = quiet(Vec::new());
+    incident.end = EndReason::TargetGone;
+    incident
+}
+
+/// Every case by name.
+pub fn all() -> [(&'static str, Incident); 6] {
+    [
+        ("sq-not-flushed", sq_not_flushed()),
+        ("fd-exhausted-recovered", fd_exhausted_recovered()),
+        ("runtime-blocked", runtime_blocked()),
+        ("healthy", healthy()),
+        ("unknown", unknown()),
+        ("empty", empty()),
+    ]
+}
