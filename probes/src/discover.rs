@@ -32,7 +32,8 @@ pub struct Holding {
 pub struct Holders {
     /// One for each process and socket, by pid (at most [`HOLDERS_MAX`]).
     pub found: Vec<Holding>,
-    /// Processes whose fds could not be listed: the holder may be among them.
+    /// Processes whose fds could not be listed, and one for those beyond [`PROCESSES_MAX`]: the
+    /// holder may be among them.
     pub unreadable: u32,
 }
 
@@ -52,8 +53,8 @@ pub fn holders_of_port(proc_root: &Path, diag: &Diag, port: u16) -> Reading<Hold
 }
 
 fn holders_of_inodes(proc_root: &Path, inodes: &BTreeSet<u32>) -> Reading<Holders> {
-    files::numbers(proc_root, PROCESSES_MAX).map(|(pids, _)| {
-        let mut holders = Holders::default();
+    files::numbers(proc_root, PROCESSES_MAX).map(|(pids, more)| {
+        let mut holders = Holders { unreadable: u32::from(more), ..Holders::default() };
         for pid in pids {
             match fds::census(proc_root, pid) {
                 Reading::Got(census) => {

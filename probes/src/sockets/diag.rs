@@ -297,3 +297,82 @@ fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], DumpE
         Err(errno) => Err(DumpError::System { action: "read", errno }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn own() -> Diag {
+        match Diag::open(Path::new("/proc"), std::process::id() as i32) {
+            Reading::Got(diag) => diag,
+            Reading::Absent(absence) => panic!("{absence:?}"),
+        }
+    }
+
+    fn sees(diag: &Diag, listener: &TcpListener) -> bool {
+        let local = listener.local_addr().unwrap();
+        diag.listeners().got().unwrap().iter().any(|listener| listener.local == local)
+    }
+
+    #[test]
+    fn after_a_dump_that_was_given_up_the_next_is_whole() {
+        let (first, second) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let diag = own();
+        let cut = diag.dump(
+            true,
+            || 0,
+            |seen, _| {
+                *seen += 1;
+                Take::Enough
+            },
+        );
+        assert_eq!(cut, Reading::Got(1));
+        assert!(sees(&diag, &first) && sees(&diag, &second));
+    }
+
+    #[test]
+    fn a_datagram_that_does_not_fit_is_noticed_and_not_mixed_with_the_next_dump() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let diag = own();
+        diag.session.lock().unwrap().buffer.truncate(100);
+        let cut = diag.listeners();
+        assert_eq!(cut.absence().unwrap().why, Why::Malformed, "{cut:?}");
+        diag.session.lock().unwrap().buffer.resize(DATAGRAM_MAX_BYTES, 0);
+        assert!(sees(&diag, &listener));
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_answer_is_not_waited_for() {
+        let socket = open_socket(&Namespace::Own);
+        let mut buffer = [0; 100];
+        let silence = receive(socket.got().unwrap(), &mut buffer);
+        assert!(matches!(silence, Err(DumpError::Silent)), "{silence:?}");
+    }
+
+    #[test]
+    fn refusals_by_errno() {
+        let cases = [
+            (Errno::NOENT, Why::Unsupported),
+            (Errno::PERM, Why::NotPermitted),
+            (Errno::INVAL, Why::Failed),
+            (Errno::SRCH, Why::Failed),
+        ];
+        for (errno, why) in cases {
+            assert_eq!(refusal(errno.raw_os_error()).why(), why, "{errno}");
+        }
+    }
+
+    #[test]
+    fn only_ports_asked_for_are_kept_but_all_are_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let dump = own().connections(&[port], (1, 1));
+        let dump = dump.got().unwrap();
+        assert_eq!(dump.connections.iter().map(|one| one.local_port).collect::<Vec<_>>(), [port]);
+        assert!(dump.total >= 2 && !dump.truncated);
+    }
+}

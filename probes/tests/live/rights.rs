@@ -42,6 +42,12 @@ fn what_needs_rights_says_so_and_the_rest_is_read() {
         assert!(process::read(proc_root(), pid).got().is_some());
         assert_eq!(got(process::identity(proc_root(), pid)).exe, None);
 
+        // The count needs no rights where the kernel gives it as a size (6.2 and later).
+        let count = fds::read(proc_root(), pid);
+        match count.absence() {
+            None => assert!(count.got().unwrap().from_st_size),
+            Some(absence) => assert_eq!(absence.why, Why::NotPermitted),
+        }
         let census = fds::census(proc_root(), pid);
         let refusal = census.absence().unwrap();
         assert_eq!(refusal.why, Why::NotPermitted);
