@@ -31,6 +31,11 @@ impl Heartbeat {
         Self { page: None }
     }
 
+    /// Says on which port the server listens.
+    pub fn listens_on(&self, port: u16) {
+        self.set(Word::ListenPort, port.into());
+    }
+
     /// Where the page is.
     pub fn path(&self) -> Option<&Path> {
         self.page.as_ref().map(Page::path)

@@ -179,6 +179,7 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
         kafka: bootstrap,
         heartbeat: heartbeat.path().map(ToOwned::to_owned),
     };
+    heartbeat.listens_on(ready.address.port());
     let context = Rc::new(Context::new(Arc::clone(&sink), heartbeat, stop, limits));
     let (fault, timeout) = (options.fault, options.shutdown_timeout);
     // The events are flushed before the runtime is taken down, whatever that may wait for.

@@ -75,6 +75,8 @@ fn idle_thread(tid: i32, comm: &str, role: ThreadRole, cpu: f64) -> ThreadModel 
         comm: comm.to_owned(),
         role,
         state: TaskState::Sleeping,
+        utime_ticks: 100,
+        stime_ticks: 50,
         cpu_ratio: Reading::Got(cpu),
         delay_ratio: Reading::Got(0.01),
         switches_per_s: Reading::Got(40.0),
