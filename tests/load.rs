@@ -307,6 +307,23 @@ fn a_server_that_recovers_is_loaded_again() {
 }
 
 #[test]
+fn an_answer_before_the_end_of_the_request_is_heard() {
+    let address = serve("127.0.0.1:0", |mut stream, _| {
+        // Takes the first bytes only, so that the client cannot send all it has.
+        let _ = stream.read(&mut [0; 10]);
+        let _ = stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n");
+        std::thread::sleep(GRACE);
+    });
+    let size = (16 << 20).to_string();
+    let arguments = ["--data-bytes", &size, "--connections", "1", "--for", "1s"];
+    let (code, json, _) = load(address, &arguments);
+    assert_eq!(code, 1);
+    assert!(error(&json, "http_413").is_some_and(|(_, count)| count > 1), "{json}");
+    assert_eq!(number(&json, "connections_opened"), number(&json, "requests"), "{json}");
+    assert_adds_up(&json);
+}
+
+#[test]
 fn a_connection_that_ends_while_idle_is_no_error() {
     let address = serve("127.0.0.1:0", |stream, _| {
         let mut stream = BufReader::new(stream);

@@ -186,7 +186,8 @@ fn ended_while_idle(stream: &TcpStream) -> bool {
     !matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == quiet)
 }
 
-/// Sends what is unsent, then reads until the response ends.
+/// Sends what is unsent, and reads until the response ends. Reads also while the server takes no
+/// more: it may have answered before the end of the request (413), and wait to be heard.
 fn poll_exchange(
     cx: &mut Context<'_>,
     mut stream: Pin<&mut TcpStream>,
@@ -194,11 +195,24 @@ fn poll_exchange(
     scanner: &mut Scanner,
 ) -> Poll<Result<Finished, Failure>> {
     while !unsent.is_empty() {
-        match ready!(stream.as_mut().poll_write(cx, unsent)) {
-            Ok(sent) => *unsent = &unsent[sent..],
-            Err(error) => return Poll::Ready(Err(Failure::of_exchange(&error))),
+        match stream.as_mut().poll_write(cx, unsent) {
+            Poll::Ready(Ok(sent)) => *unsent = &unsent[sent..],
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::of_exchange(&error))),
+            Poll::Pending => break,
         }
     }
+    let mut finished = ready!(poll_response(cx, stream, scanner))?;
+    // What is left of the request would be taken for the next one.
+    finished.keep_alive &= unsent.is_empty();
+    Poll::Ready(Ok(finished))
+}
+
+/// Reads until the response ends.
+fn poll_response(
+    cx: &mut Context<'_>,
+    mut stream: Pin<&mut TcpStream>,
+    scanner: &mut Scanner,
+) -> Poll<Result<Finished, Failure>> {
     loop {
         // Lives on the stack for this poll only: a waiting connection needs no buffer.
         let mut space = [MaybeUninit::uninit(); READ_BYTES];

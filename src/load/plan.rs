@@ -14,6 +14,9 @@ pub const DATA_BYTES_MAX: usize = 16 << 20;
 /// Length of a URL.
 pub const URL_BYTES_MAX: usize = 8192;
 
+/// What the data is made of.
+const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";
+
 /// Where requests go, from a URL: `http://HOST[:PORT][/PATH]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -211,7 +214,8 @@ impl Plan {
         let body = match self.method {
             Method::Get => String::new(),
             Method::Post { data_bytes } => {
-                let letters = ('a'..='z').cycle().take(data_bytes).collect::<String>();
+                let mut letters = LETTERS.repeat(data_bytes.div_ceil(LETTERS.len()));
+                letters.truncate(data_bytes);
                 format!("{{\"data\":\"{letters}\"}}")
             }
         };

@@ -68,11 +68,13 @@ fn ns(duration: Duration) -> u64 {
 pub fn run(plan: &Plan, progress: &mut dyn FnMut(&Tally)) -> Result<Outcome, Error> {
     let address = resolve(&plan.target)?;
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    // Made first: the time of the run is for the server alone.
+    let request = plan.request_bytes();
     let clock = Clock::start();
     let gate = plan.rate.map(|rate| Rc::new(Gate::new(Pace::new(rate), clock)));
     let shared = Rc::new(Shared {
         address,
-        request: plan.request_bytes(),
+        request,
         close: plan.close,
         timeout_ns: ns(plan.timeout),
         clock,
