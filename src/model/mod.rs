@@ -1,6 +1,7 @@
 //! From (previous, current) raw sample to rates, head room and ratios. Pure: no clock, no I/O.
 
 mod build;
+pub mod syscall;
 mod threads;
 
 use std::net::SocketAddr;
