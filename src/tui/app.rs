@@ -229,7 +229,8 @@ impl App {
         let lines = self.view.log.len();
         self.view.push(step);
         if self.frozen.is_some() {
-            return Action::Nothing;
+            // Only the number of ticks behind changes on the screen.
+            return Action::Redraw;
         }
         // Whoever reads older lines of the log keeps them in place while new ones come.
         let offset = &mut self.offsets[Pane::Log as usize];

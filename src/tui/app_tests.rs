@@ -40,7 +40,7 @@ fn a_frozen_picture_stands_while_steps_are_still_received() {
     assert_eq!(press(&mut app, Command::Freeze), Action::Redraw);
     for seq in 1..4 {
         let step = fixtures::step(fixtures::healthy(seq));
-        assert_eq!(app.update(Message::Step(step)), Action::Nothing);
+        assert_eq!(app.update(Message::Step(step)), Action::Redraw, "the ticks behind");
     }
     assert_eq!((shown(&app), app.ticks_behind(), app.is_frozen()), (Some(0), 3, true));
     press(&mut app, Command::Freeze);

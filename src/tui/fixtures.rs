@@ -71,9 +71,9 @@ fn thread(tid: i32, comm: &str, role: ThreadRole, nr: i64, wchan: &str) -> Threa
     }
 }
 
-/// System call numbers of x86-64; the snapshots are made there.
-const FUTEX: i64 = 202;
-const POLL: i64 = 7;
+/// Numbers that mean the same on every architecture, so that snapshots hold everywhere.
+const FUTEX: i64 = 455;
+const EPOLL: i64 = 441;
 const IO_URING_ENTER: i64 = 426;
 
 fn threads() -> Vec<ThreadModel> {
@@ -84,8 +84,8 @@ fn threads() -> Vec<ThreadModel> {
     vec![
         thread(4240, "pprof", ThreadRole::Other, FUTEX, "futex_wait_queue"),
         runtime,
-        thread(4243, "rdk:main", ThreadRole::Kafka, POLL, "do_poll.constprop.0"),
-        thread(4244, "rdk:broker1", ThreadRole::Kafka, POLL, "do_poll.constprop.0"),
+        thread(4243, "rdk:main", ThreadRole::Kafka, EPOLL, "ep_poll"),
+        thread(4244, "rdk:broker1", ThreadRole::Kafka, EPOLL, "ep_poll"),
         thread(4245, "iou-wrk-4242", ThreadRole::IoWorker, IO_URING_ENTER, "io_wq_worker"),
         thread(4246, "console", ThreadRole::Other, FUTEX, "futex_wait_queue"),
     ]

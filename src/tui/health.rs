@@ -116,7 +116,7 @@ mod tests {
         assert!(matches!(recovered, Health::Recovered { .. }), "healthy does not hide recovered");
         assert_eq!(recovered.verdict().map(|verdict| verdict.cause), Some(Cause::SqNotFlushed));
         assert_eq!(recovered.onset(), None);
-        assert!(matches!(after(&[onset.clone(), over]).verdict(), None));
+        assert!(after(&[onset.clone(), over]).verdict().is_none());
         assert!(matches!(after(&[verdict.clone(), onset]), Health::Suspect(_)), "the next stall");
         assert!(matches!(after(&[verdict, healthy]), Health::Healthy(_)));
     }

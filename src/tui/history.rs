@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use stallscope_probes::sample::RingState;
+
 use crate::model::Model;
 
 /// Points kept per series.
@@ -48,8 +50,8 @@ impl Track {
             Self::PortsInUse => model.ports.got().map(|ports| f64::from(ports.in_use)),
             Self::CpuCores => model.process.got().and_then(|all| all.cpu_cores.got().copied()),
             Self::AcceptQueued => model.queued().map(|queued| queued as f64),
-            Self::SqUnsubmitted => rings(model, |ring| ring.sq_pending()),
-            Self::CqUnreaped => rings(model, |ring| ring.cq_pending()),
+            Self::SqUnsubmitted => rings(model, RingState::sq_pending),
+            Self::CqUnreaped => rings(model, RingState::cq_pending),
             Self::Accepts => app.and_then(|app| app.accepts_per_s.got().copied()),
             Self::Requests => app.and_then(|app| app.requests_per_s.got().copied()),
             Self::Responses => app.and_then(|app| app.responses_per_s.got().copied()),
@@ -61,7 +63,7 @@ impl Track {
 }
 
 /// The sum over all rings; a gap when not one of them could be read.
-fn rings(model: &Model, of: impl Fn(&stallscope_probes::sample::RingState) -> u32) -> Option<f64> {
+fn rings(model: &Model, of: impl Fn(&RingState) -> u32) -> Option<f64> {
     let mut readable = model.rings.got()?.iter().filter_map(|ring| ring.state.got()).peekable();
     readable.peek()?;
     Some(readable.map(|state| f64::from(of(state))).sum())

@@ -76,7 +76,7 @@ const fn bind(when: When, keys: &'static [Key], command: Command, help: &'static
 pub static TABLE: &[Binding] = &[
     bind(When::Always, &[Key::Ctrl('c')], Command::Quit, "leave at once"),
     bind(When::Paged, &[Key::Char('q'), Key::Esc], Command::ClosePage, "close this page"),
-    bind(When::Always, &[Key::Char('q')], Command::Quit, "leave"),
+    bind(When::Always, &[Key::Char('q')], Command::Quit, "leave, when no page is open"),
     bind(When::Always, &[Key::Char('?')], Command::Toggle(Page::Help), "this page"),
     bind(
         When::Always,

@@ -85,6 +85,10 @@ pub enum TuiError {
 ///
 /// # Errors
 /// When there is no terminal, or it fails, or another thread panics.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "dropping the receiver tells the watching thread"
+)]
 pub fn run_live(info: SessionInfo, steps: Receiver<LiveUpdate>) -> Result<Outcome, TuiError> {
     run(App::live(info), Some(&steps))
 }
@@ -153,7 +157,8 @@ fn turn(
         if let Some(signal) = guard.signal() {
             return Ok(Left::Signal(signal));
         }
-        if !guard.is_ours() {
+        if !Guard::is_ours() {
+            Guard::wait_until_told();
             return Err(TuiError::Panicked);
         }
     }
@@ -251,7 +256,7 @@ mod tests {
     #[test]
     fn draining_is_bounded_and_a_vanished_sender_is_an_end() {
         let (sender, steps) = mpsc::channel();
-        for seq in 0..STEPS_PER_FRAME_MAX as u64 + 1 {
+        for seq in 0..=STEPS_PER_FRAME_MAX as u64 {
             let step = fixtures::step(fixtures::healthy(seq));
             sender.send(LiveUpdate::Step(step)).unwrap();
         }

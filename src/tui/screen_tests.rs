@@ -1,15 +1,17 @@
 //! What is on the screen, from fixed models. Text goes into snapshots; styles are asserted.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
 
 use super::app::{App, Command, Extents, Message, Page, Pane, Scroll, Seek};
 use super::theme::Theme;
-use super::{draw, fixtures};
+use super::{draw, fixtures, panels};
 use crate::model::Model;
 use crate::watch::event::{EndReason, Event, Step};
 
@@ -29,17 +31,17 @@ fn text(app: &App, size: (u16, u16)) -> TestBackend {
 }
 
 fn buffer(app: &App, size: (u16, u16), theme: Theme) -> Buffer {
-    let mut buffer = Buffer::empty(ratatui::layout::Rect::new(0, 0, size.0, size.1));
+    let mut buffer = Buffer::empty(Rect::new(0, 0, size.0, size.1));
     draw(&mut buffer, app, theme);
     buffer
 }
 
 /// Watches `ticks` models of `make`, the events with the last.
-fn watched(ticks: std::ops::Range<u64>, make: fn(u64) -> Model, events: Vec<Event>) -> App {
+fn watched(ticks: std::ops::Range<u64>, make: fn(u64) -> Model, events: &[Event]) -> App {
     let mut app = App::live(fixtures::info());
     let last = ticks.end - 1;
     for seq in ticks {
-        let events = if seq == last { events.clone() } else { Vec::new() };
+        let events = if seq == last { events.to_vec() } else { Vec::new() };
         app.update(Message::Step(Step { model: Arc::new(make(seq)), events }));
     }
     app
@@ -47,12 +49,11 @@ fn watched(ticks: std::ops::Range<u64>, make: fn(u64) -> Model, events: Vec<Even
 
 fn healthy() -> App {
     let note = Event::Note { at_ns: fixtures::at_ns(0), text: String::from("watching began") };
-    watched(0..72, fixtures::healthy, vec![note, Event::Verdict(fixtures::healthy_verdict())])
+    watched(0..72, fixtures::healthy, &[note, Event::Verdict(fixtures::healthy_verdict())])
 }
 
 fn stalled() -> App {
-    let mut app =
-        watched(0..20, fixtures::healthy, vec![Event::Verdict(fixtures::healthy_verdict())]);
+    let mut app = watched(0..20, fixtures::healthy, &[Event::Verdict(fixtures::healthy_verdict())]);
     for seq in 20..72 {
         let events = match seq {
             25 => vec![Event::Onset(fixtures::onset()), Event::Verdict(fixtures::sq_verdict())],
@@ -64,11 +65,11 @@ fn stalled() -> App {
 }
 
 fn fd_exhausted() -> App {
-    watched(0..30, fixtures::fd_exhausted, vec![Event::Verdict(fixtures::fd_verdict())])
+    watched(0..30, fixtures::fd_exhausted, &[Event::Verdict(fixtures::fd_verdict())])
 }
 
 fn foreign() -> App {
-    watched(0..30, fixtures::foreign, Vec::new())
+    watched(0..30, fixtures::foreign, &[])
 }
 
 fn hostile() -> App {
@@ -129,6 +130,61 @@ fn replay_at(seek: Seek) -> App {
     let mut app = App::replay(&fixtures::incident());
     app.update(Message::Command(Command::Seek(seek)));
     app
+}
+
+/// One panel, narrow and wide, in every fixed situation.
+fn panel(heights: (u16, u16), draw: impl Fn(&mut Buffer, Rect, &App, Theme)) -> String {
+    let apps = [
+        ("healthy", healthy()),
+        ("stalled", stalled()),
+        ("fd exhausted", fd_exhausted()),
+        ("foreign", foreign()),
+        ("hostile", hostile()),
+        ("replay", replay_at(Seek::Onset)),
+    ];
+    let mut out = String::new();
+    for (width, height) in [(39, heights.0), (80, heights.1)] {
+        for (name, app) in &apps {
+            let area = Rect::new(0, 0, width, height);
+            let mut buffer = Buffer::empty(area);
+            draw(&mut buffer, area, app, Theme::new(true));
+            writeln!(out, "[{name}, {width} columns]").unwrap();
+            for y in 0..height {
+                // The cells behind a wide character are blanks that no terminal draws.
+                let mut x = 0;
+                let mut line = String::new();
+                while x < width {
+                    let symbol = buffer[(x, y)].symbol();
+                    line.push_str(symbol);
+                    x += (super::text::width(symbol) as u16).max(1);
+                }
+                writeln!(out, "|{line}|").unwrap();
+            }
+        }
+    }
+    out
+}
+
+macro_rules! panel_snapshots {
+    ($($name:ident: $panel:ident, $heights:expr;)*) => {
+        $(#[test] fn $name() {
+            insta::assert_snapshot!(panel($heights, |buffer, area, app, theme| {
+                panels::$panel::draw(buffer, area, app, theme);
+            }));
+        })*
+    };
+}
+
+panel_snapshots! {
+    panel_header: header, (2, 2);
+    panel_banner: banner, (4, 7);
+    panel_limits: limits, (4, 6);
+    panel_accept: accept, (5, 7);
+    panel_rings: rings, (6, 7);
+    panel_throughput: throughput, (5, 8);
+    panel_threads: threads, (4, 8);
+    panel_log: log, (3, 5);
+    panel_footer: footer, (1, 1);
 }
 
 #[test]

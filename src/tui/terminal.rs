@@ -5,6 +5,7 @@
 use std::io::{self, Stdout};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -18,8 +19,15 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Whether the terminal is ours and must be given back.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Whether the message of a panic has been printed.
+static TOLD: AtomicBool = AtomicBool::new(false);
 /// The panic hook is set once per process.
 static HOOK: Once = Once::new();
+
+/// How often, and how many times, to look whether a message was printed: a backtrace takes a
+/// debug build a second or two.
+const TOLD_POLL: Duration = Duration::from_millis(10);
+const TOLD_POLLS_MAX: u32 = 300;
 
 /// Gives the terminal back. Does nothing when it is not taken, or was given back already.
 pub fn restore() {
@@ -47,6 +55,7 @@ impl Guard {
                 // Before the message: on the alternate screen it would vanish.
                 restore();
                 earlier(panic);
+                TOLD.store(true, Ordering::SeqCst);
             }));
         });
         let signals = Signals::catch()?;
@@ -64,8 +73,19 @@ impl Guard {
     }
 
     /// Whether the terminal is still ours: a panic in another thread gives it back.
-    pub fn is_ours(&self) -> bool {
+    pub fn is_ours() -> bool {
         TAKEN.load(Ordering::SeqCst)
+    }
+
+    /// Waits, for a bounded time, until the thread that panicked has printed its message: leaving
+    /// the process earlier would cut it short.
+    pub fn wait_until_told() {
+        for _ in 0..TOLD_POLLS_MAX {
+            if TOLD.load(Ordering::SeqCst) {
+                return;
+            }
+            std::thread::sleep(TOLD_POLL);
+        }
     }
 
     /// The signal that asked us to leave, if one did.

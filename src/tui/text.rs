@@ -20,19 +20,12 @@ fn visible(character: char) -> char {
         '\0'..='\x1f' => char::from_u32(0x2400 + u32::from(character)).unwrap_or(REPLACEMENT),
         '\x7f' => '␡',
         // C1 controls, line and paragraph separators.
-        '\u{80}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => REPLACEMENT,
+        '\u{80}'..='\u{9f}' | '\u{2028}' | '\u{2029}'
         // Marks, embeddings, overrides and isolates of the bidirectional algorithm (UAX #9).
-        '\u{061c}'
-        | '\u{200e}'
-        | '\u{200f}'
-        | '\u{202a}'..='\u{202e}'
-        | '\u{2066}'..='\u{2069}' => REPLACEMENT,
-        // Soft hyphen: width 1 by the tables, invisible in most terminals. Tags and fillers.
-        '\u{ad}'
-        | '\u{115f}'
-        | '\u{1160}'
-        | '\u{3164}'
-        | '\u{ffa0}'
+        | '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}'
+        // Soft hyphen (width 1 by the tables, invisible in most terminals), fillers, tags.
+        | '\u{ad}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}'
         | '\u{e0000}'..='\u{e0fff}' => REPLACEMENT,
         other if char_width(other) == 0 => REPLACEMENT,
         other => other,
@@ -41,6 +34,10 @@ fn visible(character: char) -> char {
 
 /// Columns a single character takes.
 fn char_width(character: char) -> usize {
+    // Nearly all there is, so the tables are asked seldom.
+    if matches!(character, ' '..='~') {
+        return 1;
+    }
     Span::raw(character.encode_utf8(&mut [0; 4]) as &str).width()
 }
 

@@ -37,7 +37,7 @@ pub fn percent(ratio: f64) -> String {
     if ratio > 0.0 && ratio < 0.005 {
         return String::from("<1 %");
     }
-    if ratio < 1.0 && ratio >= 0.995 {
+    if (0.995..1.0).contains(&ratio) {
         return String::from("99 %");
     }
     format!("{:.0} %", ratio * 100.0)
@@ -65,6 +65,9 @@ pub fn bytes(value: u64) -> String {
 pub fn span_ms(ms: f64) -> String {
     if !ms.is_finite() {
         return String::from("no number");
+    }
+    if ms == 0.0 {
+        return String::from("0 ms");
     }
     if ms < 9.95 {
         return format!("{ms:.1} ms");
@@ -131,6 +134,7 @@ mod tests {
             assert_eq!(bytes(value), text, "{value}");
         }
         let spans = [
+            (0.0, "0 ms"),
             (0.2, "0.2 ms"),
             (340.0, "340 ms"),
             (999.7, "1.0 s"),

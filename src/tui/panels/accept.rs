@@ -1,10 +1,10 @@
 //! Accept queues, and the connections behind them.
 //!
 //! ```text
-//! ─ Accept queues: waiting/limit, dropped ──────
+//! ─ Accept queue: waiting/limit, drops ─────────
 //! 0.0.0.0:8080     ███████░    129/128  17 (+3)
 //! waiting          ▂▃▅▆▇█          peak 129
-//! :8080  52 open, 0 CLOSE_WAIT, 3 with unread 12 KiB
+//! :8080 52 open, 0 CLOSE_WAIT, 3 unread (12 KiB), 1.2 s ago
 //! ```
 
 use ratatui::buffer::Buffer;
@@ -34,7 +34,7 @@ pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) -> Extent 
         .map_or_else(Vec::new, |model| lines(app, model, area.width, theme));
     let visible = usize::from(area.height.saturating_sub(1));
     let offset = app.offset(Pane::Accept);
-    let title = "Accept queues: waiting/limit, dropped";
+    let title = "Accept queue: waiting/limit, drops";
     let title = scrolled_title(title, lines.len(), visible, offset);
     let inner = panel(buffer, area, &title, app.focus() == Pane::Accept, theme);
     put(buffer, inner, &lines, offset)
@@ -42,7 +42,7 @@ pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) -> Extent 
 
 fn lines(app: &App, model: &Model, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let mut lines = match &model.listeners {
-        Reading::Absent(absence) => vec![absent_in_full(absence, width, theme)],
+        Reading::Absent(absence) => absent_in_full(absence, width, theme),
         Reading::Got(listeners) if listeners.is_empty() => {
             vec![Line::styled("none: the process listens on no TCP port", theme.label())]
         }
@@ -100,7 +100,7 @@ fn drops(listener: &ListenerModel) -> String {
 
 fn past(app: &App, width: u16, theme: Theme) -> Line<'static> {
     let series = app.view().history.of(Track::AcceptQueued);
-    let peak = series.peak().map_or(String::new(), |peak| format!("  peak {peak:.0}"));
+    let peak = series.peak().map_or(String::new(), |peak| format!("  peak {peak:.0} conns"));
     let row = Row::new(width).cell("waiting", 10, theme.label());
     let columns = row.left.saturating_sub(text::width(&peak));
     let picture = spark(series, columns, app.info().environment.interval_ms);
@@ -114,17 +114,13 @@ fn census(port: &ServedModel, now_ns: u64, width: u16, theme: Theme) -> Line<'st
     let mut row = Row::new(width)
         .text(&format!(":{} ", raw.port), theme.label())
         .text(&format!("{} open, ", raw.accepted_open), theme.plain())
-        .text(&format!("{} CLOSE_WAIT, ", raw.close_wait), closing)
-        .text(&format!("{} unread", raw.unread_sockets), theme.plain());
-    for more in [
-        format!(" ({})", units::bytes(raw.unread_bytes)),
-        format!(", {} SYN_RECV", raw.syn_recv),
-        format!(", {age} ago"),
-    ] {
-        // Whole facts or none: a cut number is a wrong number.
-        if text::width(&more) <= row.left {
-            row = row.text(&more, theme.label());
-        }
+        .text(&format!("{} CLOSE_WAIT", raw.close_wait), closing);
+    let unread = format!(", {} unread", raw.unread_sockets);
+    let size = format!("{unread} ({})", units::bytes(raw.unread_bytes));
+    let unread = if raw.unread_sockets > 0 { vec![size, unread] } else { vec![unread] };
+    row = row.first_that_fits(&unread, theme.plain());
+    if raw.syn_recv > 0 {
+        row = row.first_that_fits(&[format!(", {} SYN_RECV", raw.syn_recv)], theme.plain());
     }
-    row.done()
+    row.first_that_fits(&[format!(", {age} ago")], theme.label()).done()
 }

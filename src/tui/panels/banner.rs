@@ -101,7 +101,9 @@ fn below(app: &App, width: u16, rows: usize, theme: Theme) -> Vec<Line<'static>>
             format!("noticed at {} UTC", app.info().anchor.clock_time(onset.detected_ns)),
         ],
         Health::Recovered { .. } => vec![String::from("It ended before a cause was named.")],
-        _ => vec![String::from("The first verdict needs a few ticks.")],
+        _ => vec![String::from(
+            "The first one needs a few ticks and enough readings (a: what is absent).",
+        )],
     };
     let columns = usize::from(width).saturating_sub(1);
     sentences

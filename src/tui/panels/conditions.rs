@@ -1,7 +1,5 @@
 //! The page of absent readings and of the conditions of the run.
 
-use std::collections::BTreeMap;
-
 use ratatui::text::Line;
 use stallscope_probes::{Absence, Reading};
 
@@ -22,9 +20,8 @@ pub fn lines(app: &App, width: u16, theme: Theme) -> Vec<Line<'static>> {
             if absences.is_empty() {
                 page.entry("   ", "none: everything could be read", theme.dim());
             }
-            for (name, reason, times) in absences {
-                let times = if times > 1 { format!(" ({times} times)") } else { String::new() };
-                page.entry(" · ", &format!("{name}{times}: {reason}"), theme.dim());
+            for (reason, names) in absences {
+                page.entry(" · ", &format!("{}: {reason}", names.join(", ")), theme.dim());
             }
         }
     }
@@ -72,8 +69,8 @@ fn conditions(page: &mut Text, app: &App) {
     page.list(words.into_iter().chain(place.limits.iter().cloned()));
 }
 
-/// Everything that is absent in `model`: what, why, and of how many threads, rings or listeners.
-fn absences(model: &Model) -> Vec<(&'static str, String, usize)> {
+/// Everything that is absent in `model`: why, and what, grouped by the reason.
+fn absences(model: &Model) -> Vec<(String, Vec<String>)> {
     let mut found = Found::default();
     found.look("process", &model.process, |found, process| {
         found.note("cpu of the process", &process.cpu_cores);
@@ -114,12 +111,10 @@ fn absences(model: &Model) -> Vec<(&'static str, String, usize)> {
     found.list()
 }
 
-/// Absences counted by name and reason, in the order in which they were met.
+/// Absences by reason and name, each with how often, in the order in which they were met. Few at
+/// a time: reasons repeat.
 #[derive(Default)]
-struct Found {
-    order: usize,
-    counts: BTreeMap<(&'static str, String), (usize, usize)>,
-}
+struct Found(Vec<(String, Vec<(&'static str, usize)>)>);
 
 impl Found {
     fn look<T>(
@@ -140,15 +135,24 @@ impl Found {
 
     fn count(&mut self, name: &'static str, absence: &Absence) {
         let reason = format!("absent: {}: {}", why(absence.why), absence.detail);
-        let order = self.order;
-        let slot = self.counts.entry((name, reason)).or_insert((order, 0));
-        slot.1 += 1;
-        self.order += 1;
+        let at = self.0.iter().position(|(known, _)| *known == reason).unwrap_or_else(|| {
+            self.0.push((reason, Vec::new()));
+            self.0.len() - 1
+        });
+        let names = &mut self.0[at].1;
+        match names.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, times)) => *times += 1,
+            None => names.push((name, 1)),
+        }
     }
 
-    fn list(self) -> Vec<(&'static str, String, usize)> {
-        let mut all: Vec<_> = self.counts.into_iter().collect();
-        all.sort_by_key(|(_, (order, _))| *order);
-        all.into_iter().map(|((name, reason), (_, times))| (name, reason, times)).collect()
+    fn list(self) -> Vec<(String, Vec<String>)> {
+        let named = |(name, times): (&str, usize)| {
+            if times > 1 { format!("{name} ({times} times)") } else { name.to_owned() }
+        };
+        self.0
+            .into_iter()
+            .map(|(reason, names)| (reason, names.into_iter().map(named).collect()))
+            .collect()
     }
 }

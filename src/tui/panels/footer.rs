@@ -47,7 +47,9 @@ fn hints(app: &App) -> Vec<(&'static str, String)> {
             hints.push(("space", own(play)));
             hints.extend([("←→", own("tick")), ("[ ]", own("1 s")), ("o", own("onset"))]);
         }
-        None => hints.push(("space", own(if app.is_frozen() { "go on" } else { "freeze" }))),
+        None if app.is_frozen() => hints.push(("space", own("go on"))),
+        None if app.ended().is_none() => hints.push(("space", own("freeze"))),
+        None => {}
     }
     hints.extend([("v", own("verdict")), ("a", own("absent"))]);
     let focus = match app.focus() {

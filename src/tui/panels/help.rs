@@ -24,7 +24,10 @@ pub fn lines(app: &App, width: u16, theme: Theme) -> Vec<Line<'static>> {
         "A blank in a sparkline is a gap (nothing was read); a dot is a measured zero.",
         "\"absent\" is a reading that could not be had; page a says why. It is never zero.",
         "delay: share of the time a thread was ready and waited for a CPU.",
-        "All times are UTC.",
+        "sw/s: times a second a thread was put on a CPU. S: its state, as in proc(5).",
+        "Accept queues: connections waiting/limit, and dropped since the socket was made (+new).",
+        "Rings: SQ entries not submitted, CQ completions not reaped, of the entries there are.",
+        "All times are UTC; (+7.1 s) is the time since watching began.",
     ] {
         let columns = usize::from(width).saturating_sub(4);
         for line in text::wrap(sentence, columns, 2) {

@@ -77,17 +77,13 @@ impl Sheet<'_> {
             return line;
         }
         let Some(fds) = reading.got() else { return Line::default() };
-        match (fds.used_ratio(), fds.limit) {
-            (Some(ratio), Some(limit)) => {
-                let of = format!("{}/{}", units::count(fds.open), units::count(limit));
-                self.share("fds", ratio, &of, Track::FdsOpen)
-            }
-            _ => {
-                let open = format!("{} open, no limit known", units::count(fds.open));
-                let row = self.row("fds").cell(&open, 26, self.theme.plain());
-                self.with_spark(row, Track::FdsOpen)
-            }
+        if let (Some(ratio), Some(limit)) = (fds.used_ratio(), fds.limit) {
+            let of = format!("{}/{}", units::count(fds.open), units::count(limit));
+            return self.share("fds", ratio, &of, Track::FdsOpen);
         }
+        let open = format!("{} open, no limit", units::count(fds.open));
+        let row = self.row("fds").cell(&open, 26, self.theme.plain());
+        self.with_spark(row, Track::FdsOpen)
     }
 
     fn ports(&self, reading: &Reading<PortsModel>) -> Line<'static> {

@@ -28,6 +28,8 @@ use super::theme::Theme;
 
 /// The stretch of time that sparklines show, ms.
 const SPARK_SPAN_MS: u64 = 60_000;
+/// Lines that the reason of an absence may take in a panel.
+const REASON_LINES_MAX: usize = 3;
 /// Heights of a bar, lowest first.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// A measured zero in a sparkline: a gap is blank instead.
@@ -37,6 +39,17 @@ const ZERO: char = '.';
 fn panel(buffer: &mut Buffer, area: Rect, title: &str, focused: bool, theme: Theme) -> Rect {
     let style = if focused { theme.focus() } else { theme.title() };
     let mark = if focused { "▶" } else { "─" };
+    panel_styled(buffer, area, title, (mark, style), theme)
+}
+
+/// As [`panel`], with the mark and the style of the title given.
+fn panel_styled(
+    buffer: &mut Buffer,
+    area: Rect,
+    title: &str,
+    (mark, style): (&'static str, Style),
+    theme: Theme,
+) -> Rect {
     let width = usize::from(area.width);
     let title = text::fit(title, width.saturating_sub(5));
     let used = text::width(&title) + 4;
@@ -60,11 +73,12 @@ fn put(buffer: &mut Buffer, area: Rect, lines: &[Line<'_>], offset: usize) -> Ex
     extent
 }
 
-/// The title with what is scrolled out of sight: `Threads 3-8 of 12`.
+/// The title, or its first word with what is scrolled out of sight: `Threads 3-8 of 12`.
 fn scrolled_title(title: &str, rows: usize, visible: usize, offset: usize) -> String {
     if rows <= visible {
         return title.to_owned();
     }
+    let title = title.split(':').next().unwrap_or(title);
     let from = offset.min(rows - visible);
     format!("{title} {}-{} of {rows} ↕", from + 1, from + visible)
 }
@@ -118,6 +132,16 @@ impl Row {
         self.cell(content, needed, style)
     }
 
+    /// The first of `choices` that fits in whole; else nothing: a cut fact is a wrong fact.
+    fn first_that_fits(self, choices: &[String], style: Style) -> Self {
+        let left = self.left;
+        let fits = |choice: &&String| text::width(&text::fit(choice, left + 1)) <= left;
+        match choices.iter().find(fits) {
+            Some(choice) => self.text(choice, style),
+            None => self,
+        }
+    }
+
     /// Empty columns.
     fn gap(self, columns: usize) -> Self {
         self.cell("", columns, Style::new())
@@ -149,10 +173,13 @@ fn absent(absence: &Absence, columns: usize) -> String {
     if text::width(&long) <= columns { long } else { text::fit("absent", columns) }
 }
 
-/// `absent: reason: detail` in one line.
-fn absent_in_full(absence: &Absence, width: u16, theme: Theme) -> Line<'static> {
+/// `absent: reason: detail`, in as many lines as it needs up to [`REASON_LINES_MAX`].
+fn absent_in_full(absence: &Absence, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let sentence = format!("absent: {}: {}", why(absence.why), absence.detail);
-    Line::styled(text::fit(&sentence, usize::from(width)), theme.dim())
+    text::wrap(&sentence, usize::from(width).saturating_sub(1), REASON_LINES_MAX)
+        .into_iter()
+        .map(|line| Line::styled(line, theme.dim()))
+        .collect()
 }
 
 /// Points per column so that `columns` of them span [`SPARK_SPAN_MS`], as far as the history goes.

@@ -1,4 +1,4 @@
-//! The io_uring instances.
+//! The `io_uring` instances.
 //!
 //! ```text
 //! ─ Rings: SQ unsubmitted/all, CQ unreaped/all ─
@@ -18,6 +18,7 @@ use stallscope_probes::Reading;
 use stallscope_probes::sample::RingState;
 
 use super::super::app::{App, Extent, Pane};
+use super::super::health::Health;
 use super::super::history::Track;
 use super::super::theme::Theme;
 use super::super::{text, units};
@@ -54,7 +55,7 @@ pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) -> Extent 
 
 fn lines(app: &App, model: &Model, width: u16, theme: Theme) -> Vec<Line<'static>> {
     match &model.rings {
-        Reading::Absent(absence) => vec![absent_in_full(absence, width, theme)],
+        Reading::Absent(absence) => absent_in_full(absence, width, theme),
         Reading::Got(rings) if rings.is_empty() => {
             vec![Line::styled("none: the process holds no io_uring", theme.label())]
         }
@@ -81,19 +82,30 @@ fn one(
             return vec![row.text(&super::absent(absence, columns), theme.dim()).done()];
         }
     };
-    let mut lines =
-        vec![queues(ring.fd, state, width, theme), rates(app, ring, only, width, theme)];
-    lines.push(armed(state, model.at_ns.saturating_sub(ring.at_ns), width, theme));
+    let mut waiting = Vec::new();
     if !state.pending.is_empty() {
-        lines.push(unsubmitted(state, width, theme));
+        waiting.push(unsubmitted(state, width, theme));
     }
     if !state.failed.is_empty() {
-        let failed = state.failed.iter().map(|(errno, count)| format!("{count} errno {errno}"));
-        let failed = failed.collect::<Vec<_>>().join(", ");
-        let row = Row::new(width).text("  unreaped errors: ", theme.label());
-        lines.push(row.text(&failed, theme.bad()).done());
+        waiting.push(failed(state, width, theme));
     }
+    let mut lines =
+        vec![queues(ring.fd, state, width, theme), rates(app, ring, only, width, theme)];
+    let armed = armed(state, model.at_ns.saturating_sub(ring.at_ns), width, theme);
+    // What a ring waits with matters most during a stall; else it comes and goes all the time, and
+    // must not push the other lines about.
+    if matches!(app.view().health, Health::Stalled { .. } | Health::Suspect(_)) {
+        lines.append(&mut waiting);
+    }
+    lines.push(armed);
+    lines.append(&mut waiting);
     lines
+}
+
+fn failed(state: &RingState, width: u16, theme: Theme) -> Line<'static> {
+    let failed = state.failed.iter().map(|(errno, count)| format!("{count} errno {errno}"));
+    let failed = failed.collect::<Vec<_>>().join(", ");
+    Row::new(width).text("  unreaped errors: ", theme.label()).text(&failed, theme.bad()).done()
 }
 
 fn queues(fd: i32, state: &RingState, width: u16, theme: Theme) -> Line<'static> {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! ─ Threads 1-4 of 12 ↕ ─────────────────────────────────────────────────────────
-//! tid     name            role     S    cpu  delay switch/s system call  sleeps in
-//! 4242    hello           runtime  R   98 %   <1 %    120/s running      -
+//! tid     name            role  S     cpu  delay    sw/s system call    sleeps in
+//! 4242    hello           rt    R    98 %   <1 %   120/s (running)      -
 //! ```
 
 use ratatui::buffer::Buffer;
@@ -40,35 +40,37 @@ pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) -> Extent 
 #[derive(Debug, Clone, Copy)]
 struct Columns {
     name: usize,
+    role: usize,
     state: usize,
+    switches: usize,
     syscall: usize,
 }
 
 const TID: usize = 8;
-const ROLE: usize = 8;
 const NUMBER: usize = 7;
-const SWITCHES: usize = 9;
 
 impl Columns {
     const fn of(width: u16) -> Self {
         match width {
-            0..100 => Self { name: 15, state: 2, syscall: 13 },
-            100..160 => Self { name: 18, state: 9, syscall: 24 },
-            _ => Self { name: 24, state: 9, syscall: 30 },
+            0..100 => Self { name: 15, role: 6, state: 2, switches: 8, syscall: 15 },
+            100..160 => Self { name: 18, role: 8, state: 10, switches: 9, syscall: 24 },
+            _ => Self { name: 24, role: 8, state: 10, switches: 9, syscall: 30 },
         }
     }
 
     fn head(self, width: u16, theme: Theme) -> Line<'static> {
         let style = theme.label();
-        let state = if self.state > 2 { "state" } else { "S" };
+        let roomy = self.state > 2;
+        let state = if roomy { "state" } else { "S" };
+        let switches = if roomy { "switch/s" } else { "sw/s" };
         Row::new(width)
             .cell("tid", TID, style)
             .cell("name", self.name + 1, style)
-            .cell("role", ROLE, style)
+            .cell("role", self.role, style)
             .cell(state, self.state, style)
             .number("cpu", NUMBER, style)
             .number("delay", NUMBER, style)
-            .number("switch/s", SWITCHES, style)
+            .number(switches, self.switches, style)
             .gap(1)
             .cell("system call", self.syscall, style)
             .text("sleeps in", style)
@@ -78,7 +80,7 @@ impl Columns {
 
 fn lines(model: &Model, width: u16, columns: Columns, theme: Theme) -> Vec<Line<'static>> {
     match &model.threads {
-        Reading::Absent(absence) => vec![absent_in_full(absence, width, theme)],
+        Reading::Absent(absence) => absent_in_full(absence, width, theme),
         Reading::Got(threads) => {
             let mut sorted: Vec<_> = threads.iter().collect();
             sorted.sort_by_key(|thread| (rank(thread.role), thread.tid));
@@ -96,8 +98,9 @@ const fn rank(role: ThreadRole) -> u8 {
     }
 }
 
-const fn role_name(role: ThreadRole) -> &'static str {
+const fn role_name(role: ThreadRole, columns: usize) -> &'static str {
     match role {
+        ThreadRole::Runtime if columns < 8 => "rt",
         ThreadRole::Runtime => "runtime",
         ThreadRole::Kafka => "kafka",
         ThreadRole::IoWorker => "io_wq",
@@ -131,13 +134,15 @@ fn row(thread: &ThreadModel, width: u16, columns: Columns, theme: Theme) -> Line
     let row = Row::new(width)
         .cell(&thread.tid.to_string(), TID, theme.label())
         .cell(&super::text::fit(&thread.comm, columns.name), columns.name + 1, name_style)
-        .cell(role_name(thread.role), ROLE, theme.label())
+        .cell(role_name(thread.role, columns.role), columns.role, theme.label())
         .cell(state, columns.state, state_style);
     let row = number(row, &thread.cpu_ratio, units::percent, NUMBER, theme);
     let row = number(row, &thread.delay_ratio, units::percent, NUMBER, theme);
-    let row = number(row, &thread.switches_per_s, units::rate, SWITCHES, theme).gap(1);
+    let row = number(row, &thread.switches_per_s, units::rate, columns.switches, theme).gap(1);
     let row = match &thread.syscall {
-        Reading::Got(call) => row.cell(&call_words(*call), columns.syscall, theme.plain()),
+        Reading::Got(call) => {
+            row.cell(&call_words(*call), columns.syscall - 1, theme.plain()).gap(1)
+        }
         Reading::Absent(absence) => gone(row, absence, columns.syscall, theme),
     };
     let rest = row.left;

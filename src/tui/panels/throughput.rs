@@ -1,15 +1,16 @@
 //! What the server says of itself through its heartbeat page.
 //!
 //! ```text
-//! ─ Heartbeat, last 60 s ───────────────────────
+//! ─ Heartbeat 12 ms ago, last 60 s ─────────────
 //! requests   12.3k/s  ▂▃▅▆▇█
 //! responses  12.3k/s  ▂▃▅▆▇█
-//! accepts     120/s, 52 open, beat 12 ms ago
-//! Kafka    12.3k/s delivered, 12 queued
+//! accepts     120/s  52 open conns
+//! Kafka     12.3k/s  12 msgs queued
 //! ```
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::Line;
 use stallscope_probes::Reading;
 
@@ -17,7 +18,7 @@ use super::super::app::App;
 use super::super::history::Track;
 use super::super::theme::Theme;
 use super::super::units;
-use super::{Row, absent_in_full, panel, put, spark, spark_span};
+use super::{Row, absent_in_full, panel_styled, put, spark, spark_span};
 use crate::model::AppModel;
 
 /// Columns of the word in front, and of the number.
@@ -28,21 +29,33 @@ const BEATS_MISSED_WARN: f64 = 5.0;
 
 /// Draws it.
 pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
-    let title = format!("Heartbeat, {}", spark_span(app.info().environment.interval_ms));
-    let inner = panel(buffer, area, &title, false, theme);
+    let (title, mark) = title(app, theme);
+    let inner = panel_styled(buffer, area, &title, mark, theme);
     let Some(model) = &app.view().model else { return };
     let lines = match &model.app {
         Reading::Got(heartbeat) => {
             let sheet = Sheet { app, heartbeat, width: inner.width, theme };
             if inner.height >= 6 { sheet.roomy() } else { sheet.compact() }
         }
-        Reading::Absent(absence) => vec![
-            absent_in_full(absence, inner.width, theme),
-            Line::styled("rates need a server that keeps a heartbeat", theme.dim()),
-            Line::styled("page; all else is seen from outside.", theme.dim()),
-        ],
+        Reading::Absent(absence) => absent_in_full(absence, inner.width, theme),
     };
     put(buffer, inner, &lines, 0);
+}
+
+/// The age of the last beat, and the span of the sparklines.
+fn title(app: &App, theme: Theme) -> (String, (&'static str, Style)) {
+    let span = spark_span(app.info().environment.interval_ms);
+    let heartbeat = app.view().model.as_ref().and_then(|model| model.app.got());
+    let Some(heartbeat) = heartbeat else {
+        return (String::from("Heartbeat"), ("─", theme.title()));
+    };
+    let Some(age_ms) = heartbeat.beat_age_ms else {
+        return (format!("Heartbeat: none yet, {span}"), ("─", theme.warn()));
+    };
+    let due_ms = heartbeat.raw.beat_every_ns as f64 / 1e6;
+    let missed = due_ms > 0.0 && age_ms > due_ms * BEATS_MISSED_WARN;
+    let mark = if missed { ("!", theme.warn()) } else { ("─", theme.title()) };
+    (format!("Heartbeat {} ago, {span}", units::span_ms(age_ms)), mark)
 }
 
 struct Sheet<'a> {
@@ -60,7 +73,7 @@ impl Sheet<'_> {
         vec![
             self.rate("requests", &beat.requests_per_s, Track::Requests),
             self.rate("responses", &beat.responses_per_s, Track::Responses),
-            self.beat(accepts.text(&format!("  {} open", beat.raw.open), self.theme.plain())),
+            accepts.text(&format!("  {} open conns", beat.raw.open), self.theme.plain()).done(),
             kafka.text(&self.kafka_words(), self.theme.plain()).done(),
         ]
     }
@@ -69,18 +82,20 @@ impl Sheet<'_> {
         let beat = &self.heartbeat;
         let queue = units::count(beat.raw.producer_queue);
         let failed = if beat.raw.failed > 0 { self.theme.bad() } else { self.theme.label() };
-        let queue_row = self.row("queue").number(&queue, NUMBER, self.theme.plain());
+        let queue_row = self
+            .row("queue")
+            .number(&queue, NUMBER, self.theme.plain())
+            .text(" msgs", self.theme.label());
         vec![
             self.rate("requests", &beat.requests_per_s, Track::Requests),
             self.rate("responses", &beat.responses_per_s, Track::Responses),
             self.rate("accepts", &beat.accepts_per_s, Track::Accepts),
             self.rate("delivered", &beat.delivered_per_s, Track::Delivered),
             self.with_spark(queue_row, Track::ProducerQueue),
-            self.beat(
-                self.row("open")
-                    .number(&units::count(beat.raw.open), NUMBER, self.theme.plain())
-                    .text(" conns", self.theme.label()),
-            ),
+            self.row("open")
+                .number(&units::count(beat.raw.open), NUMBER, self.theme.plain())
+                .text(" conns", self.theme.label())
+                .done(),
             self.row("failed")
                 .number(&units::count(beat.raw.failed), NUMBER, failed)
                 .text(" events", self.theme.label())
@@ -113,23 +128,14 @@ impl Sheet<'_> {
         row.cell(&picture, columns, self.theme.plain()).done()
     }
 
-    /// Appends the age of the runtime's last beat.
-    fn beat(&self, row: Row) -> Line<'static> {
-        let Some(age_ms) = self.heartbeat.beat_age_ms else {
-            return row.text("  no beat yet", self.theme.dim()).done();
-        };
-        let due_ms = self.heartbeat.raw.beat_every_ns as f64 / 1e6;
-        let missed = due_ms > 0.0 && age_ms > due_ms * BEATS_MISSED_WARN;
-        let (mark, style) =
-            if missed { ("!", self.theme.warn()) } else { ("", self.theme.plain()) };
-        row.text(&format!("  {mark}beat {} ago", units::span_ms(age_ms)), style).done()
-    }
-
     fn kafka_words(&self) -> String {
         let raw = &self.heartbeat.raw;
         let queue = units::count(raw.producer_queue);
-        let failed = units::count(raw.failed);
-        format!("  {queue} queued, {failed} failed")
+        let failed = match raw.failed {
+            0 => String::new(),
+            failed => format!(", {} failed", units::count(failed)),
+        };
+        format!("  {queue} msgs queued{failed}")
     }
 
     fn errno_words(&self) -> String {

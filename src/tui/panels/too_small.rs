@@ -12,8 +12,8 @@ use super::put;
 /// Draws it.
 pub fn draw(buffer: &mut Buffer, area: Rect, theme: Theme) {
     let sentence = format!(
-        "The terminal is too small: stallscope needs {COLUMNS_MIN} columns and {ROWS_MIN} rows, \
-         this one has {} columns and {} rows. Enlarge it, or press q to leave.",
+        "Too small: stallscope needs {COLUMNS_MIN} columns by {ROWS_MIN} rows and has {} by {}. \
+         Enlarge the terminal, or press q to leave.",
         area.width, area.height
     );
     let rows = usize::from(area.height);
