@@ -1,0 +1,149 @@
+//! What is the matter: the one thing to read.
+//!
+//! ```text
+//!  STALLED since 12:00:02.000 UTC ±50 ms for 5.1 s    sq-not-flushed (certain)
+//!  17 entries wait in the submission queue of ring 9 and the runtime never parks.
+//!  · ring 9 unsubmitted entries: 17 entries, since 12:00:02.000
+//!  · … 3 more: v
+//! ```
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::Line;
+
+use super::super::app::App;
+use super::super::health::Health;
+use super::super::theme::Theme;
+use super::super::{text, units};
+use super::{Row, put};
+use crate::detect::Onset;
+use crate::diagnose::verdict::{Evidence, Verdict};
+use crate::watch::event::Anchor;
+
+/// Lines for the summary.
+const SUMMARY_LINES_MAX: usize = 2;
+
+/// Draws it.
+pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
+    let (title, style) = title(app, theme);
+    let bar = Line::styled(text::pad(&title, usize::from(area.width)), style);
+    let mut lines = vec![bar];
+    lines.extend(below(app, area.width, usize::from(area.height).saturating_sub(1), theme));
+    put(buffer, area, &lines, 0);
+}
+
+fn title(app: &App, theme: Theme) -> (String, Style) {
+    let anchor = app.info().anchor;
+    let now_ns = app.view().now_ns();
+    match &app.view().health {
+        Health::Unknown => (String::from(" WATCHING: no verdict yet"), theme.bar_neutral()),
+        Health::Healthy(verdict) => (format!(" HEALTHY   {}", named(verdict)), theme.bar_good()),
+        Health::Suspect(onset) => {
+            let since = since(onset, anchor, now_ns);
+            (format!(" STALL SUSPECTED {since}   no cause named yet"), theme.bar_warn())
+        }
+        Health::Stalled { onset, verdict } => {
+            let since = match (onset, verdict.onset_ns) {
+                (Some(onset), _) => since(onset, anchor, now_ns),
+                (None, Some(onset_ns)) => {
+                    format!(
+                        "since {} UTC{}",
+                        anchor.clock_time(onset_ns),
+                        lasting(onset_ns, now_ns)
+                    )
+                }
+                (None, None) => String::from("since before watching began"),
+            };
+            (format!(" STALLED {since}   {}", named(verdict)), theme.bar_bad())
+        }
+        Health::Recovered { at_ns, stalled_ms, verdict } => {
+            let was = verdict.as_ref().map_or(String::from("no cause was named"), named);
+            let at = anchor.clock_time(*at_ns);
+            let stalled = units::span_ms(*stalled_ms);
+            (format!(" RECOVERED at {at} UTC, stalled for {stalled}   {was}"), theme.bar_good())
+        }
+    }
+}
+
+fn named(verdict: &Verdict) -> String {
+    format!("{} ({})", verdict.cause.id(), verdict.confidence.id())
+}
+
+fn lasting(onset_ns: u64, now_ns: Option<u64>) -> String {
+    now_ns
+        .and_then(|now_ns| now_ns.checked_sub(onset_ns))
+        .map_or(String::new(), |ns| format!(" for {}", units::span_ns(ns)))
+}
+
+fn since(onset: &Onset, anchor: Anchor, now_ns: Option<u64>) -> String {
+    let at = anchor.clock_time(onset.at_ns);
+    if onset.before_watch {
+        return format!("since before watching began at {at} UTC");
+    }
+    let within = match onset.within_ns {
+        0 => String::new(),
+        ns => format!(" ±{}", units::span_ns(ns)),
+    };
+    format!("since {at} UTC{within}{}", lasting(onset.at_ns, now_ns))
+}
+
+/// The lines under the bar, at most `rows`.
+fn below(app: &App, width: u16, rows: usize, theme: Theme) -> Vec<Line<'static>> {
+    let health = &app.view().health;
+    if let Some(verdict) = health.verdict() {
+        return of_verdict(verdict, app.info().anchor, width, rows, theme);
+    }
+    let sentences = match health {
+        Health::Suspect(onset) => vec![
+            format!("waiting: {}", onset.demand),
+            format!("last progress: {}", onset.last_progress),
+            format!("noticed at {} UTC", app.info().anchor.clock_time(onset.detected_ns)),
+        ],
+        Health::Recovered { .. } => vec![String::from("It ended before a cause was named.")],
+        _ => vec![String::from(
+            "The first one needs a few ticks and enough readings (a: what is absent).",
+        )],
+    };
+    let columns = usize::from(width).saturating_sub(1);
+    sentences
+        .iter()
+        .take(rows)
+        .map(|sentence| Line::styled(format!(" {}", text::fit(sentence, columns)), theme.plain()))
+        .collect()
+}
+
+fn of_verdict(
+    verdict: &Verdict,
+    anchor: Anchor,
+    width: u16,
+    rows: usize,
+    theme: Theme,
+) -> Vec<Line<'static>> {
+    let columns = usize::from(width).saturating_sub(2);
+    let lines_max = SUMMARY_LINES_MAX.min(rows.saturating_sub(1).max(1));
+    let mut lines: Vec<_> = text::wrap(&verdict.summary, columns, lines_max)
+        .into_iter()
+        .map(|line| Line::styled(format!(" {line}"), theme.plain()))
+        .collect();
+    let room = rows.saturating_sub(lines.len());
+    let total = verdict.evidence.len();
+    // The last line tells of the rest, on the line of the evidence in front of it.
+    for (at, evidence) in verdict.evidence.iter().take(room).enumerate() {
+        let hidden = if at + 1 == room { total - room } else { 0 };
+        let more = if hidden > 0 { format!("  (v: {hidden} more)") } else { String::new() };
+        let columns = columns.saturating_sub(text::width(&more) + 2);
+        let said = text::fit(&evidence_words(evidence, anchor), columns);
+        let row = Row::new(width).text(" · ", theme.label()).text(&said, theme.plain());
+        lines.push(row.text(&more, theme.key()).done());
+    }
+    lines
+}
+
+/// One piece of evidence in words; hostile until it is made fit for the screen.
+pub(super) fn evidence_words(evidence: &Evidence, anchor: Anchor) -> String {
+    let unit = if evidence.unit.is_empty() { "" } else { " " };
+    let since =
+        evidence.since_ns.map_or(String::new(), |ns| format!(", since {}", anchor.clock_time(ns)));
+    format!("{}: {}{unit}{}{since}", evidence.signal, evidence.value, evidence.unit)
+}

@@ -1,0 +1,133 @@
+//! The page of the verdict: everything it says.
+//!
+//! ```text
+//!  sq-not-flushed (certain)
+//!  onset     12:00:02.000 UTC ±50 ms
+//!  noticed   12:00:02.600 UTC
+//!  17 entries wait …
+//!
+//!  Evidence, strongest first
+//!   · ring 9 unsubmitted entries: 17 entries, since 12:00:02.000
+//!  Ruled out
+//!   · fd-exhausted: 61 of 1024 fds are open.
+//!  What to do
+//!   1. …
+//! ```
+
+use ratatui::style::Style;
+use ratatui::text::Line;
+
+use super::super::app::App;
+use super::super::theme::Theme;
+use super::super::{text, units};
+use super::banner::evidence_words;
+use crate::detect::{Onset, StallKind};
+use crate::diagnose::verdict::Verdict;
+use crate::watch::event::Anchor;
+
+/// Lines one entry may take.
+const ENTRY_LINES_MAX: usize = 12;
+
+/// The lines of the page.
+pub fn lines(app: &App, width: u16, theme: Theme) -> Vec<Line<'static>> {
+    let anchor = app.info().anchor;
+    let health = &app.view().health;
+    let mut page = Text { lines: Vec::new(), columns: usize::from(width).saturating_sub(3), theme };
+    match health.verdict() {
+        Some(verdict) => page.verdict(verdict, health.onset(), anchor),
+        None => match health.onset() {
+            Some(onset) => {
+                page.heading("A stall is suspected; no cause is named yet");
+                page.onset(onset, anchor);
+            }
+            None => page.heading("No verdict yet"),
+        },
+    }
+    page.lines
+}
+
+/// Lines under way.
+pub(super) struct Text {
+    pub lines: Vec<Line<'static>>,
+    pub columns: usize,
+    pub theme: Theme,
+}
+
+impl Text {
+    pub fn heading(&mut self, words: &str) {
+        if !self.lines.is_empty() {
+            self.lines.push(Line::default());
+        }
+        let words = text::fit(words, self.columns);
+        self.lines.push(Line::styled(format!(" {words}"), self.theme.title()));
+    }
+
+    /// An entry behind `mark`, as many lines as it needs, the later ones indented.
+    pub fn entry(&mut self, mark: &str, words: &str, style: Style) {
+        let indent = text::width(mark) + 1;
+        let columns = self.columns.saturating_sub(indent);
+        for (at, line) in text::wrap(words, columns, ENTRY_LINES_MAX).into_iter().enumerate() {
+            let front = if at == 0 { format!(" {mark}") } else { " ".repeat(indent) };
+            self.lines.push(Line::styled(format!("{front}{line}"), style));
+        }
+    }
+
+    fn onset(&mut self, onset: &Onset, anchor: Anchor) {
+        let plain = self.theme.plain();
+        let at = anchor.clock_time(onset.at_ns);
+        let onset_words = if onset.before_watch {
+            format!("before watching began (first look {at} UTC)")
+        } else {
+            format!("{at} UTC, give or take {}", units::span_ns(onset.within_ns))
+        };
+        let noticed = anchor.clock_time(onset.detected_ns);
+        let after = units::span_ns(onset.detected_ns.saturating_sub(onset.at_ns));
+        self.entry("onset          ", &onset_words, plain);
+        self.entry("noticed        ", &format!("{noticed} UTC, {after} later"), plain);
+        self.entry("what stopped   ", kind_words(onset.kind), plain);
+        self.entry("waiting        ", &onset.demand, plain);
+        self.entry("last progress  ", &onset.last_progress, plain);
+    }
+
+    fn verdict(&mut self, verdict: &Verdict, onset: Option<&Onset>, anchor: Anchor) {
+        let plain = self.theme.plain();
+        self.heading(&format!("{} ({})", verdict.cause.id(), verdict.confidence.id()));
+        self.entry("", &verdict.summary, plain);
+        self.lines.push(Line::default());
+        match (onset, verdict.onset_ns) {
+            (Some(onset), _) => self.onset(onset, anchor),
+            (None, Some(ns)) => {
+                self.entry("onset          ", &format!("{} UTC", anchor.clock_time(ns)), plain);
+            }
+            (None, None) => {}
+        }
+        let reached = format!("{} UTC", anchor.clock_time(verdict.detected_ns));
+        self.entry("verdict        ", &reached, plain);
+        self.heading("Evidence, strongest first");
+        self.list(verdict.evidence.iter().map(|evidence| evidence_words(evidence, anchor)));
+        self.heading("Ruled out");
+        let out = verdict.ruled_out.iter();
+        self.list(out.map(|out| format!("{}: {}", out.cause.id(), out.because)));
+        self.heading("What to do");
+        self.list(verdict.next.iter().cloned());
+    }
+
+    pub fn list(&mut self, entries: impl Iterator<Item = String>) {
+        let before = self.lines.len();
+        for entry in entries {
+            self.entry(" · ", &entry, self.theme.plain());
+        }
+        if self.lines.len() == before {
+            self.entry("   ", "nothing", self.theme.dim());
+        }
+    }
+}
+
+const fn kind_words(kind: StallKind) -> &'static str {
+    match kind {
+        StallKind::Stopped => "the process as a whole",
+        StallKind::Ring => "a ring: entries or completions that nobody moves",
+        StallKind::Runtime => "the runtime: its thread no longer turns its loop",
+        StallKind::Accept => "accepting: connections wait and none is taken",
+    }
+}

@@ -1,0 +1,139 @@
+//! What runs out: fds, ephemeral ports; and the process as a whole.
+//!
+//! ```text
+//! ─ Limits, last 60 s ──────────────────────────
+//! fds   ████████░░  79 %     812/1024   ▂▃▅▆▇█
+//! ports ▏░░░░░░░░░   4 %    1204/28232  ......
+//! cpu   0.98 cores  34 MiB  12 threads  ▂▃▅▆▇█
+//!       most to 10.0.0.7:9092: 800 ports
+//! ```
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+use stallscope_probes::Reading;
+
+use super::super::app::App;
+use super::super::history::Track;
+use super::super::theme::Theme;
+use super::super::{text, units};
+use super::{Row, absent, gauge, panel, put, spark, spark_span};
+use crate::model::{FdsModel, Model, PortsModel, ProcessModel};
+
+/// Columns of the word in front.
+const LABEL: usize = 6;
+
+/// Draws it.
+pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
+    let interval_ms = app.info().environment.interval_ms;
+    let title = format!("Limits, {}", spark_span(interval_ms));
+    let inner = panel(buffer, area, &title, false, theme);
+    let Some(model) = &app.view().model else { return };
+    let sheet = Sheet { app, width: inner.width, interval_ms, theme };
+    let mut lines = vec![sheet.fds(&model.fds), sheet.ports(&model.ports)];
+    lines.push(sheet.process(&model.process));
+    lines.extend(sheet.more(model));
+    put(buffer, inner, &lines, 0);
+}
+
+struct Sheet<'a> {
+    app: &'a App,
+    width: u16,
+    interval_ms: u64,
+    theme: Theme,
+}
+
+impl Sheet<'_> {
+    fn row(&self, label: &str) -> Row {
+        Row::new(self.width).cell(label, LABEL, self.theme.label())
+    }
+
+    fn with_spark(&self, row: Row, track: Track) -> Line<'static> {
+        let columns = row.left.saturating_sub(2);
+        let picture = spark(self.app.view().history.of(track), columns, self.interval_ms);
+        row.gap(1).cell(&picture, columns, self.theme.plain()).done()
+    }
+
+    fn absent<T>(&self, label: &str, reading: &Reading<T>) -> Option<Line<'static>> {
+        let absence = reading.absence()?;
+        let row = self.row(label);
+        let columns = row.left;
+        Some(row.cell(&absent(absence, columns), columns, self.theme.dim()).done())
+    }
+
+    fn share(&self, label: &str, ratio: f64, of: &str, track: Track) -> Line<'static> {
+        let columns = if self.width >= 50 { 12 } else { 8 };
+        let style = self.theme.fill(ratio);
+        let row = self
+            .row(label)
+            .cell(&gauge(ratio, columns), columns, style)
+            .number(&units::percent(ratio), 6, style)
+            .number(of, 12, self.theme.plain());
+        self.with_spark(row, track)
+    }
+
+    fn fds(&self, reading: &Reading<FdsModel>) -> Line<'static> {
+        if let Some(line) = self.absent("fds", reading) {
+            return line;
+        }
+        let Some(fds) = reading.got() else { return Line::default() };
+        if let (Some(ratio), Some(limit)) = (fds.used_ratio(), fds.limit) {
+            let of = format!("{}/{}", units::count(fds.open), units::count(limit));
+            return self.share("fds", ratio, &of, Track::FdsOpen);
+        }
+        let open = format!("{} open, no limit", units::count(fds.open));
+        let row = self.row("fds").cell(&open, 26, self.theme.plain());
+        self.with_spark(row, Track::FdsOpen)
+    }
+
+    fn ports(&self, reading: &Reading<PortsModel>) -> Line<'static> {
+        if let Some(line) = self.absent("ports", reading) {
+            return line;
+        }
+        let Some(ports) = reading.got() else { return Line::default() };
+        if ports.size == 0 {
+            return self.row("ports").text("the range is empty", self.theme.warn()).done();
+        }
+        let ratio = f64::from(ports.in_use) / f64::from(ports.size);
+        let of = format!("{}/{}", ports.in_use, ports.size);
+        self.share("ports", ratio, &of, Track::PortsInUse)
+    }
+
+    fn process(&self, reading: &Reading<ProcessModel>) -> Line<'static> {
+        if let Some(line) = self.absent("cpu", reading) {
+            return line;
+        }
+        let Some(process) = reading.got() else { return Line::default() };
+        let row = self.row("cpu");
+        let row = match &process.cpu_cores {
+            Reading::Got(cores) => row.text(&format!("{cores:.2} cores"), self.theme.plain()),
+            Reading::Absent(_) => row.text("absent", self.theme.dim()),
+        };
+        let size = units::bytes(process.rss_bytes);
+        let rest = format!("  {size}  {} threads", process.threads);
+        let used = LABEL + 26;
+        let taken = usize::from(self.width).saturating_sub(row.left);
+        let row =
+            row.cell(&rest, used.saturating_sub(taken).max(text::width(&rest)), self.theme.plain());
+        self.with_spark(row, Track::CpuCores)
+    }
+
+    /// What one likes to know when there is room.
+    fn more(&self, model: &Model) -> Vec<Line<'static>> {
+        let mut lines = Vec::new();
+        if let Some(ports) = model.ports.got() {
+            let (first, last) = ports.range;
+            let range = format!("port range {first}-{last}, {} in TIME_WAIT", ports.time_wait);
+            lines.push(self.row("").text(&range, self.theme.label()).done());
+            if let Some((to, used)) = ports.top.first() {
+                let most = format!("most to {to}: {used} ports");
+                lines.push(self.row("").text(&most, self.theme.label()).done());
+            }
+        }
+        if let Some(true) = model.frozen.got() {
+            let line = self.row("").text("its cgroup is frozen", self.theme.bad()).done();
+            lines.insert(0, line);
+        }
+        lines
+    }
+}
