@@ -92,7 +92,9 @@ fn nothing_points_out_of_the_file() {
                 assert!(value.starts_with('#'), "{name}: {attribute}={value}");
             }
         }
-        assert!(!page.contains("url(") || page.matches("url(").count() == page.matches("url(#").count());
+        assert!(
+            !page.contains("url(") || page.matches("url(").count() == page.matches("url(#").count()
+        );
     }
 }
 
@@ -287,7 +289,17 @@ fn a_peak_of_one_tick_in_an_hour_is_not_lost() {
     assert!(page.contains("max 1,025 · last 0"));
     let document = Html::parse_document(&page);
     let paths = Selector::parse("path").expect("selector");
-    // 1,025 of a scale to 2,000 is at 48.8 of 100 from above.
-    assert!(document.select(&paths).filter_map(|path| path.attr("d")).any(|d| d.contains(" 48.7")
-        || d.contains(" 48.8")));
+    // 1,025 of a scale to 1,200 is at 14.6 of 100 from above.
+    assert!(document.select(&paths).filter_map(|path| path.attr("d")).any(|d| d.contains(" 14.6")));
+}
+
+#[test]
+#[ignore = "writes reports/out/*.html, for people to look at"]
+#[expect(clippy::disallowed_methods, reason = "writes the examples")]
+fn write_examples() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/out");
+    std::fs::create_dir_all(&folder).expect("folder");
+    for (name, incident) in fixture::all() {
+        std::fs::write(folder.join(format!("{name}.html")), html(&incident)).expect("written");
+    }
 }

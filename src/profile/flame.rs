@@ -160,8 +160,8 @@ mod tests {
 
     #[test]
     fn a_wide_profile_loses_narrow_frames_and_keeps_within_the_bound() {
-        let text: String =
-            (0..40_000).map(|n| format!("main;{};leaf{n}x 1\n", "f".repeat(1 + n % 150))).collect();
+        let line = |n: usize| format!("main;{};leaf{n}x 1", "f".repeat(1 + n % 150));
+        let text = (0..40_000).map(line).collect::<Vec<_>>().join("\n");
         let flame = flame(&text);
         assert!(flame.svg.len() <= SVG_BYTES_MAX);
         assert!(flame.svg.contains("(other stacks)"));

@@ -219,7 +219,8 @@ mod tests {
         assert_eq!(stack.split(';').count(), FRAMES_MAX);
         assert!(stack.ends_with("(deeper frames cut)"));
 
-        let many: String = (0..STACKS_MAX + 2).map(|n| format!("t;f{n}x 1\n")).collect();
+        let line = |n: usize| format!("t;f{n}x 1");
+        let many = (0..STACKS_MAX + 2).map(line).collect::<Vec<_>>().join("\n");
         let folded = merge([many.as_str()]);
         assert_eq!(folded.stacks.len(), STACKS_MAX);
         assert_eq!(folded.cut_samples, 2);

@@ -1,5 +1,7 @@
 //! Hostile text made visible: what a process calls itself must not act on whoever reads it.
 
+use std::fmt::Write as _;
+
 /// Text with every control, direction-changing and invisible character replaced by an escape that
 /// can be read (`\x1b`, `\u{202e}`), and cut after `chars_max` characters with a visible mark.
 ///
@@ -12,16 +14,25 @@ pub fn printable(text: &str, chars_max: usize) -> String {
             '\n' => shown.push_str("\\n"),
             '\t' => shown.push_str("\\t"),
             '\r' => shown.push_str("\\r"),
-            _ if char.is_ascii_control() => shown.push_str(&format!("\\x{:02x}", u32::from(char))),
-            _ if is_invisible(char) => shown.push_str(&format!("\\u{{{:x}}}", u32::from(char))),
+            _ if char.is_ascii_control() => {
+                escape(&mut shown, format_args!("\\x{:02x}", u32::from(char)));
+            }
+            _ if is_invisible(char) => {
+                escape(&mut shown, format_args!("\\u{{{:x}}}", u32::from(char)));
+            }
             _ => shown.push(char),
         }
     }
     let cut = chars.count();
     if cut > 0 {
-        shown.push_str(&format!("… [{cut} more characters]"));
+        escape(&mut shown, format_args!("… [{cut} more characters]"));
     }
     shown
+}
+
+fn escape(shown: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = shown.write_fmt(text);
 }
 
 /// Characters that change how *other* characters are shown, or are not shown themselves: C1

@@ -137,7 +137,7 @@ fn flags(axis: &Axis, markers: &[Marker]) -> Markup {
 
 fn flag(axis: &Axis, marker: &Marker, top: usize) -> Markup {
     let x = axis.at(marker.at_ns);
-    let (anchor, dx) = if x > 0.66 { ("end", "-5") } else { ("start", "5") };
+    let (anchor, dx) = if x > 0.6 { ("end", "-5") } else { ("start", "5") };
     html! {
         line.(marker.class) x1=(percent(x)) x2=(percent(x)) y1=(top) y2="100%" {}
         text.(marker.class) x=(percent(x)) dx=(dx) y=(top + 12) text-anchor=(anchor) {

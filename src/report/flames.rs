@@ -55,7 +55,7 @@ pub(super) fn draw(facts: &Facts<'_>) -> Section {
         @if choice.mixed > 0 {
             p.hint {
                 (plural(choice.mixed as u64, "window holds", "windows hold"))
-                " both healthy and stalled time and so stand in neither."
+                " both healthy and stalled time: left out of both."
             }
         }
     };

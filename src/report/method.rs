@@ -109,7 +109,7 @@ fn absence_table(rows: &[Row]) -> Markup {
             }
         }
     };
-    scrolling("Absent readings", table)
+    scrolling("Absent readings", &table)
 }
 
 fn ticks(facts: &Facts<'_>) -> Markup {

@@ -15,7 +15,7 @@ pub(super) fn errno(number: i32) -> String {
         .map_or_else(|| format!("errno {number}"), |(_, name)| (*name).to_owned())
 }
 
-/// An io_uring operation by name (`enum io_uring_op`, include/uapi/linux/io_uring.h).
+/// An `io_uring` operation by name (`enum io_uring_op`, `include/uapi/linux/io_uring.h`).
 pub(super) fn opcode(number: u8) -> String {
     OPCODES
         .get(usize::from(number))

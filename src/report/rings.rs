@@ -1,4 +1,4 @@
-//! The io_uring instances as they stood in the stall.
+//! The `io_uring` instances as they stood in the stall.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ fn none(facts: &Facts<'_>) -> String {
     if facts.stall_models().next().is_none() {
         return String::from("There is no tick to look at.");
     }
-    match facts.stall_models().filter_map(rings).last() {
+    match facts.stall_models().rev().find_map(rings) {
         Some(absence) => {
             format!("The rings were not read ({}): {}", why(absence.why), shown(&absence.detail))
         }
@@ -107,7 +107,7 @@ fn one(facts: &Facts<'_>, seen: &Seen<'_>, moved: &str) -> Markup {
                 @if onset_ns.is_some() { ", " (offset(ring.at_ns, facts.zero_ns())) }
             }
         }
-        (scrolling(&format!("Positions of ring {}", ring.fd), table))
+        (scrolling(&format!("Positions of ring {}", ring.fd), &table))
         (details(state))
     }
 }

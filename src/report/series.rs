@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use stallscope_probes::sample::RingState;
 use stallscope_probes::{Absence, Reading};
 
 use super::absences::Absences;
@@ -100,7 +101,7 @@ const SPECS: [Spec; 8] = [
         unit: "entries",
         hint: "Prepared by the application and not handed to the kernel. Flat and above zero: nobody flushes.",
         none: "The process has no io_uring instance.",
-        read: |model| rings(model, |state| state.sq_pending()),
+        read: |model| rings(model, RingState::sq_pending),
         limit: |_| None,
     },
     Spec {
@@ -108,7 +109,7 @@ const SPECS: [Spec; 8] = [
         unit: "entries",
         hint: "Posted by the kernel and not taken by the application. Flat and above zero: nobody looks.",
         none: "The process has no io_uring instance.",
-        read: |model| rings(model, |state| state.cq_pending()),
+        read: |model| rings(model, RingState::cq_pending),
         limit: |_| None,
     },
     Spec {
@@ -158,17 +159,23 @@ fn throughput(model: &Model) -> Row {
 
 fn accept_queue(model: &Model) -> Row {
     model.listeners.as_ref().map(|_| {
+        let several = model.own_listeners().count() > 1;
         model
             .own_listeners()
             .map(|listener| {
-                let label = format!("{} (limit {})", listener.local, count(listener.limit.into()));
-                line(&format!("{label}, inode {}", listener.inode), f64::from(listener.queued))
+                let mut label = listener.local.to_string();
+                if several {
+                    // SO_REUSEPORT siblings differ by inode only.
+                    let limit = count(listener.limit.into());
+                    label = format!("{label}, inode {} (limit {limit})", listener.inode);
+                }
+                (label, Reading::Got(f64::from(listener.queued)))
             })
             .collect()
     })
 }
 
-fn rings(model: &Model, value: fn(&stallscope_probes::sample::RingState) -> u32) -> Row {
+fn rings(model: &Model, value: fn(&RingState) -> u32) -> Row {
     model.rings.as_ref().map(|rings| {
         let line = |ring: &crate::model::RingModel| {
             let value = ring.state.as_ref().map(|state| f64::from(value(state)));

@@ -10,21 +10,25 @@ use super::timeline;
 use crate::diagnose::verdict::Value;
 
 /// A table that scrolls by itself when the page is narrow, also by keyboard.
-pub(super) fn scrolling(label: &str, table: Markup) -> Markup {
+pub(super) fn scrolling(label: &str, table: &Markup) -> Markup {
     html! {
         div.scroll role="region" aria-label=(label) tabindex="0" { (table) }
     }
 }
 
+/// What offsets are relative to.
+const fn relative(facts: &Facts<'_>) -> &'static str {
+    if facts.episodes.is_empty() { "To begin" } else { "To onset" }
+}
+
 /// What happened when.
 pub(super) fn timeline(facts: &Facts<'_>) -> Markup {
-    let relative = if facts.episode().is_some() { "To onset" } else { "To begin" };
     let table = html! {
         table.timeline {
             thead {
                 tr {
                     th scope="col" { "UTC" }
-                    th.num scope="col" { (relative) }
+                    th.num scope="col" { (relative(facts)) }
                     th scope="col" { "Event" }
                     th scope="col" { "What" }
                 }
@@ -42,7 +46,7 @@ pub(super) fn timeline(facts: &Facts<'_>) -> Markup {
         }
     };
     html! {
-        (scrolling("Time line", table))
+        (scrolling("Time line", &table))
         p.hint {
             "All times are UTC, made from one pair of monotonic and wall time taken when watching "
             "began: a clock that was set during the run does not bend them."
@@ -63,7 +67,7 @@ pub(super) fn evidence(facts: &Facts<'_>) -> Markup {
                     th.num scope="col" { "Value" }
                     th scope="col" { "Unit" }
                     th scope="col" { "Since" }
-                    th.num scope="col" { "To onset" }
+                    th.num scope="col" { (relative(facts)) }
                 }
             }
             tbody {
@@ -84,7 +88,7 @@ pub(super) fn evidence(facts: &Facts<'_>) -> Markup {
             }
         }
     };
-    scrolling("Evidence", table)
+    scrolling("Evidence", &table)
 }
 
 /// What does not fit, and why.

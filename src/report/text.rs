@@ -53,6 +53,9 @@ pub(super) fn duration_ms(ms: f64) -> String {
     if !ms.is_finite() || ms < 0.0 {
         return String::from("an unknown time");
     }
+    if ms < 10.0 && ms.fract() != 0.0 {
+        return format!("{ms:.1} ms");
+    }
     if ms < 1_000.0 {
         return format!("{ms:.0} ms");
     }
@@ -129,6 +132,7 @@ mod tests {
         assert_eq!(number(f64::NAN), "not a number");
         let durations = [
             (0.0, "0 ms"),
+            (0.25, "0.2 ms"),
             (84.6, "85 ms"),
             (3_254.0, "3.25 s"),
             (59_900.0, "59.9 s"),

@@ -7,7 +7,7 @@ use stallscope_probes::sample::{SyscallRaw, TaskState};
 use super::facts::{Episode, Facts};
 use super::names;
 use super::tables::scrolling;
-use super::text::{offset, plural, shown, why};
+use super::text::{offset, plural, sentence, shown, why};
 use crate::model::{Model, ThreadModel, ThreadRole};
 
 /// Stacks shown.
@@ -24,7 +24,7 @@ pub(super) fn draw(facts: &Facts<'_>) -> Markup {
         @if onset.is_none() && last.is_none() { p { "There is no tick in this run." } }
         @if let Some(model) = onset { (table(facts, model, "At the onset")) }
         @if let Some(model) = last { (table(facts, model, "At the end")) }
-        (kernel_stacks(facts))
+        @if !facts.incident.models.is_empty() { (kernel_stacks(facts)) }
     }
 }
 
@@ -65,7 +65,7 @@ fn table(facts: &Facts<'_>, model: &Model, caption: &str) -> Markup {
             span.unit { (facts.clock(model.at_ns)) " UTC, " (offset(model.at_ns, facts.zero_ns())) ", "
                 (plural(threads.len() as u64, "thread", "threads")) }
         }
-        (scrolling(&format!("Threads {}", caption.to_lowercase()), body))
+        (scrolling(&format!("Threads {}", caption.to_lowercase()), &body))
     }
 }
 
@@ -136,14 +136,15 @@ fn stack(thread: &ThreadModel) -> Markup {
 }
 
 fn no_stack(facts: &Facts<'_>) -> String {
-    let absence = facts
-        .stall_models()
-        .filter_map(|model| model.threads.got())
-        .flatten()
-        .filter_map(|thread| thread.kernel_stack.absence())
-        .last();
+    let reason = |model: &Model| {
+        let mut threads = model.threads.got().into_iter().flatten();
+        threads.find_map(|thread| thread.kernel_stack.absence().cloned())
+    };
+    let absence = facts.stall_models().rev().find_map(reason);
     match absence {
-        Some(absence) => format!("None was read: {}. {}", why(absence.why), shown(&absence.detail)),
+        Some(absence) => {
+            format!("None was read ({}): {}", why(absence.why), sentence(&absence.detail))
+        }
         None => String::from("None was read."),
     }
 }

@@ -136,6 +136,9 @@ fn verdict_text(verdict: &Verdict, previous: Option<&Verdict>) -> String {
         }
         Some(_) => format!("{name}, with more evidence:"),
     };
+    if previous.is_some_and(|before| before.summary == verdict.summary) {
+        return format!("{}.", lead.trim_end_matches(':'));
+    }
     format!("{lead} {}", sentence(&verdict.summary))
 }
 

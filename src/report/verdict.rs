@@ -54,9 +54,12 @@ pub(super) fn band(facts: &Facts<'_>) -> Markup {
             }
             h1 { (headline(facts)) }
             p.lead { (lead(facts)) }
-            dl.facts {
-                @for (name, value, more) in figures(facts) {
-                    div { dt { (name) } dd { (value) @if !more.is_empty() { small { (more) } } } }
+            @let figures = figures(facts);
+            @if !figures.is_empty() {
+                dl.facts {
+                    @for (name, value, more) in &figures {
+                        div { dt { (name) } dd { (value) @if !more.is_empty() { small { (more) } } } }
+                    }
                 }
             }
         }
@@ -111,7 +114,7 @@ fn stall_figures(facts: &Facts<'_>) -> Vec<Figure> {
             more.push_str(", at or before the first look");
         } else {
             let since = offset(onset_ns, facts.begin_ns);
-            more.push_str(&format!(", {since} after watching began"));
+            more = format!("{more}, {since} after watching began");
         }
         figures.push(("Onset", facts.clock(onset_ns), more));
     } else {
@@ -134,7 +137,11 @@ fn stall_figures(facts: &Facts<'_>) -> Vec<Figure> {
     }
     if facts.episodes.len() > 1 {
         let number = facts.episodes.len().to_string();
-        figures.push(("Stalls in this run", number, String::from("the longest is shown")));
+        figures.push((
+            "Stalls in this run",
+            number,
+            String::from("shown: the one that lasts, else the longest"),
+        ));
     }
     figures
 }

@@ -276,13 +276,16 @@ fn spinning() -> String {
 const ONSET_TICK: u64 = 244;
 const ONSET_NS: u64 = BEGIN_NS + ONSET_TICK * INTERVAL_MS * MS;
 
-/// io_uring entries are prepared and never flushed; never recovers; profiles on both sides.
+/// `io_uring` entries are prepared and never flushed; never recovers; profiles on both sides.
 pub fn sq_not_flushed() -> Incident {
     let fault = FaultRaw { fault: Fault::SqNotFlushed, begin_ns: ONSET_NS, end_ns: None };
     let models = (0..520).map(|seq| model(seq, &sq_state(seq, fault))).collect();
     let mut incident = quiet(models);
     incident.events = vec![
-        Event::Note { at_ns: BEGIN_NS + 40 * MS, text: String::from("found ring fd 9 (256 entries)") },
+        Event::Note {
+            at_ns: BEGIN_NS + 40 * MS,
+            text: String::from("found ring fd 9 (256 entries)"),
+        },
         Event::Onset(Onset {
             kind: StallKind::Ring,
             at_ns: ONSET_NS + 4 * MS,
@@ -295,9 +298,8 @@ pub fn sq_not_flushed() -> Incident {
         Event::Verdict(sq_verdict(Confidence::Likely, ONSET_NS + 512 * MS)),
         Event::Verdict(sq_verdict(Confidence::Certain, ONSET_NS + 1_012 * MS)),
     ];
-    incident.profiles = (0..13)
-        .map(|n| profile(n * 2, &if n < 6 { serving() } else { spinning() }))
-        .collect();
+    incident.profiles =
+        (0..13).map(|n| profile(n * 2, &if n < 6 { serving() } else { spinning() })).collect();
     incident.end = EndReason::TimeUp;
     incident
 }
@@ -354,12 +356,17 @@ fn sq_verdict(confidence: Confidence, detected_ns: u64) -> Verdict {
         ],
         ruled_out: vec![
             ruled_out(Cause::ProcessStopped, "the runtime’s thread is running"),
-            ruled_out(Cause::RuntimeBlocked, "the runtime’s thread is in no system call and its beat is fresh"),
+            ruled_out(
+                Cause::RuntimeBlocked,
+                "the runtime’s thread is in no system call and its beat is fresh",
+            ),
             ruled_out(Cause::FdExhausted, "190 of 1,024 fds are open"),
         ],
         next: vec![
             String::from("Look for a task that is always ready: the stalled flamegraph names it"),
-            String::from("Make it yield to the timer (tokio::time::sleep), not to the scheduler (yield_now)"),
+            String::from(
+                "Make it yield to the timer (tokio::time::sleep), not to the scheduler (yield_now)",
+            ),
             String::from("Submit after each batch of work, not only on park"),
         ],
     }
@@ -391,7 +398,9 @@ pub fn fd_exhausted_recovered() -> Incident {
         detected_ns: onset_ns + 300 * MS,
         cause: Cause::FdExhausted,
         confidence: Confidence::Certain,
-        summary: String::from("All 1,024 file descriptors are open, so no connection can be accepted"),
+        summary: String::from(
+            "All 1,024 file descriptors are open, so no connection can be accepted",
+        ),
         evidence: vec![
             figure("open fds", 1_024.0, "fds", Some(onset_ns)),
             figure("limit", 1_024.0, "fds", None),
@@ -464,8 +473,14 @@ pub fn runtime_blocked() -> Incident {
             detected_ns: onset_ns + 410 * MS,
             cause: Cause::RuntimeBlocked,
             confidence: Confidence::Certain,
-            summary: String::from("The runtime’s thread sleeps in clock_nanosleep instead of polling"),
-            evidence: vec![text("runtime thread 4242 sleeps in", "hrtimer_nanosleep", Some(onset_ns))],
+            summary: String::from(
+                "The runtime’s thread sleeps in clock_nanosleep instead of polling",
+            ),
+            evidence: vec![text(
+                "runtime thread 4242 sleeps in",
+                "hrtimer_nanosleep",
+                Some(onset_ns),
+            )],
             ruled_out: vec![ruled_out(Cause::FdExhausted, "188 of 1,024 fds are open")],
             next: vec![String::from("Move the blocking call to spawn_blocking")],
         }),
@@ -477,9 +492,8 @@ pub fn runtime_blocked() -> Incident {
 
 /// Nothing stalls; no heartbeat, no ring, not ours.
 pub fn healthy() -> Incident {
-    let models = (0..200)
-        .map(|seq| model(seq, &State { heartbeat: false, ..State::busy(seq) }))
-        .collect();
+    let models =
+        (0..200).map(|seq| model(seq, &State { heartbeat: false, ..State::busy(seq) })).collect();
     let mut incident = quiet(models);
     incident.events = vec![Event::Verdict(Verdict {
         onset_ns: None,
