@@ -4,7 +4,7 @@ use crate::diagnose::verdict::Cause;
 
 /// A system call by name. The one place where the table of the machine's system calls is asked.
 pub(super) fn syscall(nr: i64) -> String {
-    format!("syscall {nr}")
+    crate::model::syscall::name(nr).map_or_else(|| format!("syscall {nr}"), str::to_owned)
 }
 
 /// An errno by name (errno(3); numbers of include/uapi/asm-generic/errno{-base,}.h).

@@ -62,6 +62,8 @@ fn thread(tid: i32, comm: &str, role: ThreadRole, nr: i64, wchan: &str) -> Threa
         comm: comm.to_owned(),
         role,
         state: TaskState::Sleeping,
+        utime_ticks: 100,
+        stime_ticks: 50,
         cpu_ratio: Got(0.012),
         delay_ratio: Got(0.001),
         switches_per_s: Got(24.0),
