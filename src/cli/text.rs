@@ -30,7 +30,8 @@ fn render(
     )?;
     writeln!(out, "  {}", clean(&verdict.summary))?;
     if let Some(onset_ns) = verdict.onset_ns {
-        writeln!(out, "  since {} (UTC)", anchor.rfc3339(onset_ns))?;
+        let already = if verdict.before_watch { "it was so at the first look, " } else { "" };
+        writeln!(out, "  {already}since {} (UTC)", anchor.rfc3339(onset_ns))?;
     }
     if !verdict.evidence.is_empty() {
         writeln!(out, "\nEvidence")?;

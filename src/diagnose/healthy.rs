@@ -44,6 +44,7 @@ pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
     };
     Verdict {
         onset_ns: None,
+        before_watch: false,
         detected_ns: now_ns,
         cause,
         confidence,
@@ -104,6 +105,7 @@ fn evidence(last: &Model) -> Vec<Evidence> {
 fn unseen(now_ns: u64) -> Verdict {
     Verdict {
         onset_ns: None,
+        before_watch: false,
         detected_ns: now_ns,
         cause: Cause::Unknown,
         confidence: Confidence::Possible,

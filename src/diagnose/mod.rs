@@ -89,6 +89,7 @@ pub fn diagnose(case: &Case<'_>) -> Verdict {
     };
     Verdict {
         onset_ns: Some(case.onset.at_ns),
+        before_watch: case.onset.before_watch,
         detected_ns: case.now_ns,
         cause,
         confidence: account.confidence,

@@ -15,7 +15,7 @@ use crate::model::threads::{Doing, doing};
 use crate::model::{Model, ThreadModel, ThreadRole};
 
 pub(super) const NEXT: &[&str] = &[
-    "Look at the thread's kernel stack and system call below: they say what it waits for.",
+    "Look at the thread's system call, wait channel and kernel stack in the evidence: they say what it waits for.",
     "Move blocking calls (a flush or poll with a timeout, a lock held across work, file and DNS access, writing to a pipe that nobody drains) off the runtime's thread: spawn_blocking, or a thread of their own.",
     "If it waits for Kafka, look at the broker: a flush with a long timeout to a broker that is down blocks for all of it.",
 ];
@@ -171,12 +171,12 @@ fn blocked_on(thread: &ThreadModel, call: Option<&str>) -> String {
     {
         "a sleep"
     } else if wchan.contains("futex") || call == Some("futex") {
-        "a futex (a lock, a condition or a blocking client call such as a Kafka flush)"
+        "a wait for a lock, a condition or another thread, such as a Kafka flush"
     } else {
         "a blocking call"
     };
     match call {
-        Some(call) => format!("{kind}, system call {call}"),
+        Some(call) => format!("{kind} ({call})"),
         None => kind.to_owned(),
     }
 }

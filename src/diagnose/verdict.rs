@@ -113,8 +113,11 @@ pub struct RuledOut {
 /// What is the matter, since when, and how one can tell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// When the stall began, ns; `None` for a healthy verdict, and when it began before watching.
+    /// When the stall began, ns; `None` for a healthy verdict.
     pub onset_ns: Option<u64>,
+    /// Whether the stall was there at the first look: it may then have begun before `onset_ns`,
+    /// unless the server itself recorded it.
+    pub before_watch: bool,
     /// When this verdict was reached, ns.
     pub detected_ns: u64,
     /// The cause.

@@ -328,6 +328,7 @@ fn evidence(signal: &str, value: Value, unit: &str, since: Option<u64>) -> Evide
 pub fn sq_verdict() -> Verdict {
     Verdict {
         onset_ns: Some(at_ns(20)),
+        before_watch: false,
         detected_ns: at_ns(25),
         cause: Cause::SqNotFlushed,
         confidence: Confidence::Certain,
@@ -363,6 +364,7 @@ pub fn sq_verdict() -> Verdict {
 pub fn fd_verdict() -> Verdict {
     Verdict {
         onset_ns: None,
+        before_watch: false,
         cause: Cause::FdExhausted,
         confidence: Confidence::Likely,
         summary: String::from("All 1024 fds are open and accept fails with EMFILE."),
@@ -374,6 +376,7 @@ pub fn fd_verdict() -> Verdict {
 pub fn healthy_verdict() -> Verdict {
     Verdict {
         onset_ns: None,
+        before_watch: false,
         detected_ns: at_ns(5),
         cause: Cause::HealthyBusy,
         confidence: Confidence::Certain,

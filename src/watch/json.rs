@@ -69,6 +69,7 @@ pub fn verdict(verdict: &Verdict, anchor: Anchor) -> Json {
         "type": "verdict",
         "onset": verdict.onset_ns.map(|onset_ns| anchor.rfc3339(onset_ns)),
         "onset_ns": verdict.onset_ns,
+        "before_watch": verdict.before_watch,
         "detected": anchor.rfc3339(verdict.detected_ns),
         "cause": verdict.cause.id(),
         "confidence": verdict.confidence.id(),

@@ -338,6 +338,7 @@ fn sq_verdict(confidence: Confidence, detected_ns: u64) -> Verdict {
     let since = Some(ONSET_NS + 4 * MS);
     Verdict {
         onset_ns: since,
+        before_watch: false,
         detected_ns,
         cause: Cause::SqNotFlushed,
         confidence,
@@ -395,6 +396,7 @@ pub fn fd_exhausted_recovered() -> Incident {
     let mut incident = quiet(models);
     let verdict = Verdict {
         onset_ns: Some(onset_ns),
+        before_watch: false,
         detected_ns: onset_ns + 300 * MS,
         cause: Cause::FdExhausted,
         confidence: Confidence::Certain,
@@ -470,6 +472,7 @@ pub fn runtime_blocked() -> Incident {
         }),
         Event::Verdict(Verdict {
             onset_ns: Some(onset_ns),
+            before_watch: false,
             detected_ns: onset_ns + 410 * MS,
             cause: Cause::RuntimeBlocked,
             confidence: Confidence::Certain,
@@ -497,6 +500,7 @@ pub fn healthy() -> Incident {
     let mut incident = quiet(models);
     incident.events = vec![Event::Verdict(Verdict {
         onset_ns: None,
+        before_watch: false,
         detected_ns: BEGIN_NS + 9 * S,
         cause: Cause::HealthyBusy,
         confidence: Confidence::Likely,
@@ -523,6 +527,7 @@ pub fn unknown() -> Incident {
         }),
         Event::Verdict(Verdict {
             onset_ns: None,
+            before_watch: false,
             detected_ns: BEGIN_NS + 500 * MS,
             cause: Cause::Unknown,
             confidence: Confidence::Possible,

@@ -1,6 +1,10 @@
 //! Starts the real binary for end-to-end tests, and ends what was started.
 #![allow(dead_code, reason = "each test file uses its part")]
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests run processes and wait for them")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests run processes and wait for them"
+)]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -96,7 +100,11 @@ impl Server {
     }
 
     /// Waits until `holds` of the page.
-    pub fn await_page(&self, at_most: Duration, holds: impl Fn(&HeartbeatRaw) -> bool) -> HeartbeatRaw {
+    pub fn await_page(
+        &self,
+        at_most: Duration,
+        holds: impl Fn(&HeartbeatRaw) -> bool,
+    ) -> HeartbeatRaw {
         let deadline = Instant::now() + at_most;
         loop {
             let page = self.page();
