@@ -60,14 +60,17 @@ pub struct Detector {
     rings: BTreeMap<i32, RingModel>,
     served: BTreeMap<u16, ServedModel>,
     before: Option<Arc<Model>>,
-    turning: Turning,
+    signs: Signs,
     onset: Option<Onset>,
 }
 
-/// When the event loop was last seen to wait for events, as every loop does that turns and is not
-/// saturated.
+/// Signs of life that are read at every tick. Neither proves progress; both date its end.
 #[derive(Debug, Default, Clone, Copy)]
-struct Turning {
+struct Signs {
+    open_fds: Option<(u64, u64)>,
+    /// When the number of open fds last changed, and half the uncertainty: something was accepted
+    /// or closed.
+    last_fd_change: Option<(u64, u64)>,
     /// The last tick in which a runtime thread waited, and the first after it in which none did.
     last_waited: Option<(u64, u64)>,
     last_seen_ns: Option<u64>,
@@ -75,8 +78,9 @@ struct Turning {
     blocked_ticks: u32,
 }
 
-impl Turning {
+impl Signs {
     fn push(&mut self, now: &Model) {
+        self.fds(now);
         let doings: Vec<Doing> = now.runtime_threads().map(doing).collect();
         if doings.is_empty() {
             return;
@@ -91,8 +95,19 @@ impl Turning {
         self.blocked_ticks = if blocked { self.blocked_ticks.saturating_add(1) } else { 0 };
     }
 
-    /// The instant at which the loop stopped waiting for events, and half its uncertainty.
-    fn stopped(self) -> Option<(u64, u64)> {
+    fn fds(&mut self, now: &Model) {
+        let Some(open) = now.fds.got().map(|fds| fds.open) else { return };
+        if let Some((then_ns, then)) = self.open_fds.replace((now.at_ns, open))
+            && then != open
+        {
+            let half_ns = now.at_ns.saturating_sub(then_ns) / 2;
+            self.last_fd_change = Some((then_ns.saturating_add(half_ns), half_ns));
+        }
+    }
+
+    /// The instant at which the loop stopped waiting for events, as every loop does that turns and
+    /// is not saturated; and half its uncertainty.
+    fn loop_stopped(self) -> Option<(u64, u64)> {
         let (seen_ns, missed_ns) = self.last_waited?;
         let half_ns = missed_ns.saturating_sub(seen_ns) / 2;
         Some((seen_ns.saturating_add(half_ns), half_ns))
@@ -111,14 +126,14 @@ impl Detector {
     /// Whether something waits and does not move: worth a closer and dearer look.
     pub fn is_suspicious(&self) -> bool {
         self.tracks.values().any(Track::is_suspect)
-            || self.turning.blocked_ticks >= BLOCKED_TICKS_SUSPICIOUS
+            || self.signs.blocked_ticks >= BLOCKED_TICKS_SUSPICIOUS
     }
 
     /// Takes the next model.
     pub fn push(&mut self, model: &Arc<Model>) -> Option<Transition> {
         let looks = self.looks(model);
         self.remember(model);
-        self.turning.push(model);
+        self.signs.push(model);
         let mut stalls: Vec<(Subject, Stalled)> = Vec::new();
         for (subject, look) in &looks {
             let track =
@@ -138,13 +153,17 @@ impl Detector {
         Some(Transition::Onset(onset))
     }
 
-    /// Censuses are a second apart while all is calm. When the loop was seen to stop within the
-    /// time that one leaves open, that dates the stall better.
+    /// Censuses are a second apart while all is calm. When a sign that is read at every tick was
+    /// last seen within the time that they leave open, it dates the stall better.
     fn sharpen(&self, mut stalled: Stalled, subject: Subject) -> Stalled {
-        let Some((at_ns, within_ns)) = self.turning.stopped() else { return stalled };
+        let sign = match subject {
+            Subject::Unread(_) => self.signs.loop_stopped(),
+            Subject::Accept(_) => self.signs.last_fd_change,
+            _ => None,
+        };
+        let Some((at_ns, within_ns)) = sign else { return stalled };
         let open_ns = stalled.within_ns.saturating_add(REFINE_MAX_NS);
-        let fits = at_ns.abs_diff(stalled.at_ns) <= open_ns && within_ns < stalled.within_ns;
-        if matches!(subject, Subject::Unread(_)) && fits {
+        if at_ns.abs_diff(stalled.at_ns) <= open_ns && within_ns < stalled.within_ns {
             stalled.at_ns = at_ns;
             stalled.within_ns = within_ns;
         }

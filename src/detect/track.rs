@@ -64,6 +64,8 @@ pub struct Track {
     demand_since: Option<(u64, u64, bool)>,
     barren_looks: u32,
     barren_ns: u64,
+    /// Time that passed in looks that could not tell; the next sure look decides what it was.
+    untold_ns: u64,
     stalled: bool,
     /// Progress since the stall: when it was made, and when that was seen.
     resumed: Option<(u64, u64)>,
@@ -81,6 +83,7 @@ impl Track {
             demand_since: None,
             barren_looks: 0,
             barren_ns: 0,
+            untold_ns: 0,
             stalled: false,
             resumed: None,
             suspect: false,
@@ -107,6 +110,7 @@ impl Track {
         let gap_ns = look.at_ns.saturating_sub(self.last_look_ns);
         let before_ns = if self.looked { self.last_look_ns } else { look.at_ns };
         let first = !self.looked;
+        let counted_ns = if first { 0 } else { gap_ns.min(GAP_COUNTED_MAX_NS) };
         self.looked = true;
         self.last_look_ns = look.at_ns;
         match &look.demand {
@@ -121,14 +125,20 @@ impl Track {
         self.suspect = look.demand.is_some() && !matches!(look.progress, Progress::Made { .. });
         match look.progress {
             Progress::Made { at_ns, within_ns } => {
-                self.last_progress = Some((at_ns, within_ns));
+                // A census is late news: it must not date back what was seen since.
+                if self.last_progress.is_none_or(|(last_ns, _)| at_ns >= last_ns) {
+                    self.last_progress = Some((at_ns, within_ns));
+                }
                 self.calm();
             }
             Progress::None if look.demand.is_some() => {
                 self.barren_looks = self.barren_looks.saturating_add(1);
-                if !first {
-                    self.barren_ns = self.barren_ns.saturating_add(gap_ns.min(GAP_COUNTED_MAX_NS));
-                }
+                self.barren_ns =
+                    self.barren_ns.saturating_add(self.untold_ns).saturating_add(counted_ns);
+                self.untold_ns = 0;
+            }
+            Progress::Unknown if look.demand.is_some() => {
+                self.untold_ns = self.untold_ns.saturating_add(counted_ns);
             }
             Progress::None | Progress::Unknown => {}
         }
@@ -151,6 +161,7 @@ impl Track {
     const fn calm(&mut self) {
         self.barren_looks = 0;
         self.barren_ns = 0;
+        self.untold_ns = 0;
     }
 
     /// When the present demand began to go unmet.
