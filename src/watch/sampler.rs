@@ -55,6 +55,7 @@ pub struct Sampler {
     rings_pace: Pace,
     sockets: Probe<SocketsRaw>,
     sockets_pace: Pace,
+    alive_pace: Pace,
     range: Reading<(u16, u16)>,
     cgroup: Probe<CgroupRaw>,
     cgroup_pace: Pace,
@@ -85,6 +86,7 @@ impl Sampler {
             rings_pace: Pace::new(interval_ns, RINGS_REST),
             sockets: Probe::not_sampled("not read yet"),
             sockets_pace: Pace::new(SOCKETS_EVERY_NS, SOCKETS_REST),
+            alive_pace: Pace::new(interval_ns, SUSPICIOUS_REST),
             range,
             cgroup: Probe::not_sampled("not read yet"),
             cgroup_pace: Pace::new(CGROUP_EVERY_NS, CENSUS_FDS_REST),
@@ -247,17 +249,14 @@ impl Sampler {
     }
 
     fn read_sockets(&mut self, listeners: &Probe<Vec<ListenerRaw>>, suspicious: bool) {
-        if suspicious {
-            let sockets = &self.sockets;
-            self.sockets_pace.hurry(sockets.begin_ns, sockets.cost_ns(), 0, SUSPICIOUS_REST);
-        }
-        if !self.sockets_pace.is_due(now_ns()) {
+        let now_ns = now_ns();
+        let whole = self.sockets_pace.is_due(now_ns);
+        let alive = suspicious && self.alive_pace.is_due(now_ns);
+        if !whole && !alive {
             return;
         }
-        let ports: BTreeSet<u16> = listeners
-            .got()
-            .into_iter()
-            .flatten()
+        let own = listeners.got().into_iter().flatten();
+        let ports: BTreeSet<u16> = own
             .filter(|listener| listener.holder != Holder::Other)
             .map(|listener| listener.local.port())
             .collect();
@@ -269,13 +268,23 @@ impl Sampler {
                 return;
             }
         };
-        let tracker = &mut self.tracker;
-        let diag = &self.diag;
-        self.sockets = timed(|| {
-            let dump = diag.as_ref().and_then(|diag| diag.connections(&ports, range));
-            dump.map(|dump| tracker.update(&dump, &ports, range))
-        });
-        self.sockets_pace.was_read(self.sockets.begin_ns, self.sockets.end_ns);
+        let (tracker, diag) = (&mut self.tracker, &self.diag);
+        match self.sockets.got().filter(|_| !whole) {
+            Some(before) => {
+                self.sockets = timed(|| {
+                    let dump = diag.as_ref().and_then(|diag| diag.connections_alive(&ports));
+                    dump.map(|dump| tracker.update_alive(&dump, &ports, before))
+                });
+                self.alive_pace.was_read(self.sockets.begin_ns, self.sockets.end_ns);
+            }
+            None => {
+                self.sockets = timed(|| {
+                    let dump = diag.as_ref().and_then(|diag| diag.connections(&ports, range));
+                    dump.map(|dump| tracker.update(&dump, &ports, range))
+                });
+                self.sockets_pace.was_read(self.sockets.begin_ns, self.sockets.end_ns);
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
 use super::netns::Namespace;
-use super::wire::{self, Family, Message, Request, Socket, TcpState};
+use super::wire::{self, Family, Message, Request, Socket, TcpState, Which};
 use super::{Connection, Dump};
 use crate::reading::{Absence, Reading, Why};
 use crate::sample::{Holder, ListenerRaw};
@@ -111,7 +111,7 @@ impl Diag {
     /// Every listening TCP socket of the namespace (at most [`LISTENERS_DUMPED_MAX`]), its holder
     /// [`Holder::Unknown`].
     pub fn listeners(&self) -> Reading<Vec<ListenerRaw>> {
-        self.dump(true, Vec::new, |found: &mut Vec<ListenerRaw>, socket| {
+        self.dump(Which::Listening, Vec::new, |found: &mut Vec<ListenerRaw>, socket| {
             if found.len() == LISTENERS_DUMPED_MAX {
                 return Take::Enough;
             }
@@ -133,7 +133,17 @@ impl Diag {
     /// port of the ephemeral range, in one pass over each IP version.
     pub fn connections(&self, served_ports: &[u16], range: (u16, u16)) -> Reading<Dump> {
         let is_kept = |port| served_ports.contains(&port) || (range.0..=range.1).contains(&port);
-        self.dump(false, Dump::default, |dump: &mut Dump, socket| {
+        self.others(Which::Others, is_kept)
+    }
+
+    /// The connections to served ports that are not in TIME_WAIT: what changes while a server
+    /// works, without the tens of thousands of sockets that only wait to be forgotten.
+    pub fn connections_alive(&self, served_ports: &[u16]) -> Reading<Dump> {
+        self.others(Which::OthersAlive, |port| served_ports.contains(&port))
+    }
+
+    fn others(&self, which: Which, is_kept: impl Fn(u16) -> bool) -> Reading<Dump> {
+        self.dump(which, Dump::default, |dump: &mut Dump, socket| {
             if dump.total as usize == DUMP_MAX {
                 dump.truncated = true;
                 return Take::Enough;
@@ -148,7 +158,7 @@ impl Diag {
 
     fn dump<T>(
         &self,
-        listening: bool,
+        which: Which,
         empty: impl Fn() -> T,
         mut take: impl FnMut(&mut T, &Socket) -> Take,
     ) -> Reading<T> {
@@ -157,7 +167,7 @@ impl Diag {
         for _ in 0..ATTEMPTS_MAX {
             let mut found = empty();
             result = session
-                .dump_both(&self.namespace, listening, &mut |socket| take(&mut found, socket))
+                .dump_both(&self.namespace, which, &mut |socket| take(&mut found, socket))
                 .map(|()| found);
             if !matches!(result, Err(DumpError::Interrupted)) {
                 break;
@@ -189,11 +199,11 @@ impl Session {
     fn dump_both(
         &mut self,
         namespace: &Namespace,
-        listening: bool,
+        which: Which,
         take: &mut dyn FnMut(&Socket) -> Take,
     ) -> Result<(), DumpError> {
         for family in [Family::V4, Family::V6] {
-            if let Take::Enough = self.dump_one(namespace, Request { family, listening }, take)? {
+            if let Take::Enough = self.dump_one(namespace, Request { family, which }, take)? {
                 break;
             }
         }

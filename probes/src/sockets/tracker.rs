@@ -52,6 +52,20 @@ impl Tracker {
         }
     }
 
+    /// Counts a dump without TIME_WAIT ([`super::Diag::connections_alive`]); what it cannot tell of the
+    /// ephemeral ports is carried on from the last whole one.
+    pub fn update_alive(
+        &mut self,
+        dump: &Dump,
+        served_ports: &[u16],
+        before: &SocketsRaw,
+    ) -> SocketsRaw {
+        let mut raw = self.update(dump, served_ports, before.ports.range);
+        raw.ports = before.ports.clone();
+        raw.total = before.total;
+        raw
+    }
+
     fn served(&mut self, port: u16, dump: &Dump) -> ServedRaw {
         let mut served = ServedRaw { port, ..ServedRaw::default() };
         let mut held = HashSet::new();

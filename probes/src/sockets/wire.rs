@@ -76,8 +76,19 @@ pub enum Family {
 pub struct Request {
     /// IP version.
     pub family: Family,
-    /// Listening sockets with their drops, or all others.
-    pub listening: bool,
+    /// Sockets in which states.
+    pub which: Which,
+}
+
+/// Which sockets to dump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Listening ones, with their drops.
+    Listening,
+    /// All but listening ones.
+    Others,
+    /// All but listening ones and those in TIME_WAIT, of which there may be tens of thousands.
+    OthersAlive,
 }
 
 impl Request {
@@ -86,7 +97,11 @@ impl Request {
         let mut message = [0; HEADER_BYTES + REQUEST_BYTES];
         let listen_bit = 1_u32 << TcpState::Listen as u8;
         let all_bits = (1_u32 << (TcpState::NewSynRecv as u8 + 1)) - 2;
-        let states = if self.listening { listen_bit } else { all_bits & !listen_bit };
+        let states = match self.which {
+            Which::Listening => listen_bit,
+            Which::Others => all_bits & !listen_bit,
+            Which::OthersAlive => all_bits & !listen_bit & !(1_u32 << TcpState::TimeWait as u8),
+        };
         put(&mut message, 0, &((HEADER_BYTES + REQUEST_BYTES) as u32).to_ne_bytes());
         put(&mut message, 4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         put(&mut message, 6, &(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
@@ -97,7 +112,8 @@ impl Request {
         };
         message[HEADER_BYTES + 1] = IPPROTO_TCP;
         // Bit n - 1 asks for attribute n.
-        message[HEADER_BYTES + 2] = if self.listening { 1 << (INET_DIAG_SKMEMINFO - 1) } else { 0 };
+        let listening = self.which == Which::Listening;
+        message[HEADER_BYTES + 2] = if listening { 1 << (INET_DIAG_SKMEMINFO - 1) } else { 0 };
         put(&mut message, HEADER_BYTES + 4, &states.to_ne_bytes());
         message
     }
@@ -357,13 +373,15 @@ mod tests {
 
     #[test]
     fn a_request_asks_for_what_it_says() {
-        let listening = Request { family: Family::V6, listening: true }.encode(7);
+        let listening = Request { family: Family::V6, which: Which::Listening }.encode(7);
         assert_eq!(u32_at(&listening, 0), Some(72));
         assert_eq!((listening[16], listening[17], listening[18]), (10, 6, 1 << 6));
         assert_eq!(u32_at(&listening, 20), Some(1 << 10));
-        let others = Request { family: Family::V4, listening: false }.encode(7);
+        let others = Request { family: Family::V4, which: Which::Others }.encode(7);
         assert_eq!((others[16], others[18]), (2, 0));
         assert_eq!(u32_at(&others, 20), Some(0b1_1011_1111_1110));
+        let alive = Request { family: Family::V4, which: Which::OthersAlive }.encode(7);
+        assert_eq!(u32_at(&alive, 20), Some(0b1_1011_1011_1110));
     }
 
     proptest! {
