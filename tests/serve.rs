@@ -1,6 +1,11 @@
 //! `stallscope serve` as its clients, its broker and its watcher see it: the real binary, on both
 //! stacks. What holds for one must hold for the other, to the byte.
 #![cfg(feature = "servers")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and is the one who waits"
+)]
 
 mod serve_harness;
 
@@ -50,6 +55,7 @@ fn error(status: &str, header: &str, sentence: &str, closes: bool) -> Vec<u8> {
 }
 
 /// Requests, and the response that ends the connection.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn refusals() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
     let post = |lines: &str, body: &str| {
         format!("POST /events HTTP/1.1\r\nHost: h\r\n{lines}\r\n{body}").into_bytes()
