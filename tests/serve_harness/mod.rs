@@ -1,5 +1,7 @@
 //! Starts servers and brokers for the tests of `stallscope serve`.
 
+pub mod refusals;
+
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
