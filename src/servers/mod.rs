@@ -188,6 +188,7 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
         Stack::Tokio => {
             let main = async || {
                 let listener = tokio_tcp::TokioListener::new(listener)?;
+                context.heartbeat.runtime_begins();
                 announce(&ready);
                 accept::run(listener, context, fault, timeout).await;
                 Ok(())
@@ -197,6 +198,7 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
         Stack::TokioUring => {
             let main = async || {
                 let listener = uring_tcp::UringListener::new(listener)?;
+                context.heartbeat.runtime_begins();
                 announce(&ready);
                 accept::run(listener, context, fault, timeout).await;
                 Ok(())
