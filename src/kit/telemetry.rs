@@ -1,5 +1,6 @@
 //! Spans and events: to stderr, and to tokio-console on request.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 
 use tracing_subscriber::Layer as _;
@@ -13,6 +14,14 @@ pub enum TelemetryError {
     /// `RUST_LOG` is malformed.
     #[error("RUST_LOG is not a list of filters like info or stallscope=debug: {0}")]
     Filter(#[from] tracing_subscriber::filter::FromEnvError),
+    /// The address for tokio-console cannot be had.
+    #[error("cannot serve tokio-console on {address}: {source}")]
+    Console {
+        /// The address.
+        address: SocketAddr,
+        /// The answer of the operating system.
+        source: std::io::Error,
+    },
     /// Somebody else was first.
     #[error("telemetry is set up already: {0}")]
     Taken(#[from] TryInitError),
@@ -25,7 +34,15 @@ pub fn set_up(console: Option<SocketAddr>) -> Result<(), TelemetryError> {
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
         .from_env()?;
-    let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    let stderr = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_filter(filter);
+    if let Some(address) = console {
+        // The console's own thread could only panic about it.
+        std::net::TcpListener::bind(address)
+            .map_err(|source| TelemetryError::Console { address, source })?;
+    }
     let console = console
         .map(|address| console_subscriber::ConsoleLayer::builder().server_addr(address).spawn());
     tracing_subscriber::registry().with(console).with(stderr).try_init()?;

@@ -24,7 +24,6 @@ pub(super) async fn run<L: Listener>(
     fault: Option<FaultPlan>,
     shutdown_timeout: Duration,
 ) {
-    context.heartbeat.runtime_begins();
     let beats = tokio::task::spawn_local(beat(Rc::clone(&context)));
     if let Some(plan) = fault {
         tokio::task::spawn_local(plan.carry_out(Rc::clone(&context)));

@@ -135,14 +135,15 @@ pub enum ServeError {
         /// The answer of the operating system.
         source: io::Error,
     },
-    /// No runtime.
-    #[error("the {stack} runtime failed: {source}")]
-    Runtime {
-        /// Which server.
-        stack: &'static str,
-        /// The answer of the operating system.
-        source: io::Error,
-    },
+    /// No tokio runtime.
+    #[error("the tokio runtime failed: {0}")]
+    Tokio(io::Error),
+    /// No tokio-uring runtime.
+    #[error(
+        "the tokio-uring runtime failed: {0}; containers often forbid io_uring (seccomp, or the \
+         sysctl kernel.io_uring_disabled)"
+    )]
+    TokioUring(io::Error),
 }
 
 /// Runs a server on this thread until SIGTERM or SIGINT; calls `announce` once it is ready.
@@ -188,6 +189,7 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
         Stack::Tokio => {
             let main = async || {
                 let listener = tokio_tcp::TokioListener::new(listener)?;
+                context.heartbeat.runtime_begins();
                 announce(&ready);
                 accept::run(listener, context, fault, timeout).await;
                 Ok(())
@@ -197,6 +199,7 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
         Stack::TokioUring => {
             let main = async || {
                 let listener = uring_tcp::UringListener::new(listener)?;
+                context.heartbeat.runtime_begins();
                 announce(&ready);
                 accept::run(listener, context, fault, timeout).await;
                 Ok(())
@@ -204,7 +207,14 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
             uring_tcp::run(main, finish)
         }
     };
-    ended.map_err(|source| ServeError::Runtime { stack: options.stack.name(), source })
+    ended.map_err(|source| {
+        // Its thread would keep the heartbeat page of a server that never was.
+        sink.finish(Duration::ZERO);
+        match options.stack {
+            Stack::Tokio => ServeError::Tokio(source),
+            Stack::TokioUring => ServeError::TokioUring(source),
+        }
+    })
 }
 
 fn sink_options(options: &Options, bootstrap: &str) -> SinkOptions {

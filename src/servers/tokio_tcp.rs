@@ -39,7 +39,8 @@ impl Listener for TokioListener {
 
     async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = self.0.accept().await?;
-        stream.set_nodelay(true)?;
+        // It fails only when the client has already left; that is found out at the first read.
+        stream.set_nodelay(true).ok();
         Ok(stream)
     }
 

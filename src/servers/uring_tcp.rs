@@ -50,7 +50,8 @@ impl Listener for UringListener {
 
     async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = self.listener.accept().await?;
-        stream.set_nodelay(true)?;
+        // It fails only when the client has already left; that is found out at the first read.
+        stream.set_nodelay(true).ok();
         Ok(stream)
     }
 
