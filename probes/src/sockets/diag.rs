@@ -332,7 +332,7 @@ mod tests {
             (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let diag = own();
         let cut = diag.dump(
-            true,
+            Which::Listening,
             || 0,
             |seen, _| {
                 *seen += 1;
