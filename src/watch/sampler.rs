@@ -269,21 +269,18 @@ impl Sampler {
             }
         };
         let (tracker, diag) = (&mut self.tracker, &self.diag);
-        match self.sockets.got().filter(|_| !whole) {
-            Some(before) => {
-                self.sockets = timed(|| {
-                    let dump = diag.as_ref().and_then(|diag| diag.connections_alive(&ports));
-                    dump.map(|dump| tracker.update_alive(&dump, &ports, before))
-                });
-                self.alive_pace.was_read(self.sockets.begin_ns, self.sockets.end_ns);
-            }
-            None => {
-                self.sockets = timed(|| {
-                    let dump = diag.as_ref().and_then(|diag| diag.connections(&ports, range));
-                    dump.map(|dump| tracker.update(&dump, &ports, range))
-                });
-                self.sockets_pace.was_read(self.sockets.begin_ns, self.sockets.end_ns);
-            }
+        if let Some(before) = self.sockets.got().filter(|_| !whole) {
+            self.sockets = timed(|| {
+                let dump = diag.as_ref().and_then(|diag| diag.connections_alive(&ports));
+                dump.map(|dump| tracker.update_alive(&dump, &ports, before))
+            });
+            self.alive_pace.was_read(self.sockets.begin_ns, self.sockets.end_ns);
+        } else {
+            self.sockets = timed(|| {
+                let dump = diag.as_ref().and_then(|diag| diag.connections(&ports, range));
+                dump.map(|dump| tracker.update(&dump, &ports, range))
+            });
+            self.sockets_pace.was_read(self.sockets.begin_ns, self.sockets.end_ns);
         }
     }
 }

@@ -370,7 +370,7 @@ pub fn run(kind: Kind, phases: &[(Phase, u64)]) -> Outcome {
             for event in engine.push(&world.tick(*phase)).events {
                 match event {
                     Event::Onset(onset) => {
-                        outcome.onsets.push((tick(onset.at_ns), onset.before_watch))
+                        outcome.onsets.push((tick(onset.at_ns), onset.before_watch));
                     }
                     Event::Verdict(verdict) => outcome.verdicts.push(verdict),
                     Event::Recovered { at_ns, .. } => outcome.recoveries.push(tick(at_ns)),
