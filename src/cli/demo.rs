@@ -131,27 +131,21 @@ fn watch(
     let mut recorder = Recorder::begin(recording, &session)
         .with_context(|| format!("cannot record to {}", recording.display()))?;
     let mut progress = Progress::new(anchor, !tui);
-    let mut over_ns = None;
-    let done = Arc::new(AtomicBool::new(false));
-    let until = Until { duration: Some(args.healthy + SLACK + args.stalled), stall: false };
-    let stalled_ns = u64::try_from(args.stalled.as_nanos()).unwrap_or(u64::MAX);
+    let until = Until {
+        duration: Some(args.healthy + SLACK + args.stalled),
+        stall: false,
+        after_verdict: Some(args.stalled),
+    };
     let listen = |tick: &Tick<'_>| -> anyhow::Result<()> {
         recorder.tick(tick).context("cannot write the recording")?;
         progress.tick(tick);
-        let now_ns = tick.step.model.at_ns;
-        if tick.step.events.iter().any(|event| matches!(event, Event::Verdict(_))) {
-            over_ns.get_or_insert(now_ns.saturating_add(stalled_ns));
-        }
-        if over_ns.is_some_and(|over_ns| now_ns >= over_ns) || stop.load(Ordering::Relaxed) {
-            done.store(true, Ordering::Relaxed);
-        }
         Ok(())
     };
     let (mut session, reason) = if tui {
-        live::run(session, until, &done, Some(CLOSE_AFTER), listen)?
+        live::run(session, until, stop, Some(CLOSE_AFTER), listen)?
     } else {
         let mut session = session;
-        let reason = session.run(until, &done, listen)?;
+        let reason = session.run(until, stop, listen)?;
         (session, reason)
     };
     recorder.profiles(&session.last_profiles())?;

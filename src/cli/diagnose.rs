@@ -35,7 +35,7 @@ const CLOSER_LOOK: Duration = Duration::from_millis(1_100);
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let stop = stop::on_signal().context("cannot install a signal handler")?;
     let mut session = Session::attach(args.target.selection(), INTERVAL)?;
-    let until = |duration| Until { duration: Some(duration), stall: true };
+    let until = |duration| Until { duration: Some(duration), stall: true, after_verdict: None };
     let quiet = |_: &crate::watch::session::Tick<'_>| Ok::<(), std::convert::Infallible>(());
     let mut reason = watch(session.run(until(CALM_AFTER), &stop, quiet));
     if reason == EndReason::TimeUp && session.engine().is_suspicious() {

@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ),
         None => None,
     };
-    let until = Until { duration: args.time, stall: args.until_stall };
+    let until = Until { duration: args.time, stall: args.until_stall, after_verdict: None };
     let mut record = |tick: &Tick<'_>| -> anyhow::Result<()> {
         match recorder.as_mut() {
             Some(recorder) => recorder.tick(tick).context("cannot write the recording"),

@@ -126,12 +126,20 @@ impl ModelBuilder {
             return Reading::Got(models.clone());
         }
         let roles = self.roles.assign(self.pid, raws, page);
+        // Two ticks may come in quick succession (one was late): a share of so little time says
+        // nothing, so the last one stands until there is enough.
+        let last_ns = self.threads.values().map(|(then_ns, _)| *then_ns).max();
+        let too_soon =
+            last_ns.is_some_and(|last_ns| probe.begin_ns.saturating_sub(last_ns) < THREAD_BASE_NS);
         let models: Vec<ThreadModel> = raws
             .iter()
             .zip(roles)
             .map(|(raw, role)| {
                 let before = self.threads.get(&raw.tid);
-                let rates = thread_rates(before, raw, probe.begin_ns);
+                let rates = match self.last_rates(raw.tid).filter(|_| too_soon) {
+                    Some(rates) => rates,
+                    None => thread_rates(before, raw, probe.begin_ns),
+                };
                 ThreadModel {
                     tid: raw.tid,
                     comm: raw.comm.clone(),
@@ -148,9 +156,25 @@ impl ModelBuilder {
                 }
             })
             .collect();
-        self.threads = raws.iter().map(|raw| (raw.tid, (probe.begin_ns, raw.clone()))).collect();
+        if !too_soon {
+            let kept = raws.iter().map(|raw| (raw.tid, (probe.begin_ns, raw.clone())));
+            self.threads = kept.collect();
+        }
         self.thread_models = Some((probe.begin_ns, models.clone()));
         Reading::Got(models)
+    }
+
+    /// The rates last given for a thread.
+    fn last_rates(&self, tid: i32) -> Option<Reading<ThreadRates>> {
+        let (_, models) = self.thread_models.as_ref()?;
+        let model = models.iter().find(|model| model.tid == tid)?;
+        let rates = model.cpu_ratio.clone().and_then(|cpu| {
+            model.delay_ratio.clone().and_then(|delay| {
+                let switches = model.switches_per_s.clone();
+                switches.map(|switches_per_s| ThreadRates { cpu, delay, switches_per_s })
+            })
+        });
+        Some(rates)
     }
 
     fn listeners(&mut self, reading: &Reading<Vec<ListenerRaw>>) -> Reading<Vec<ListenerModel>> {
@@ -274,6 +298,10 @@ impl ModelBuilder {
 
 /// Shortest base for CPU time that is counted in ticks: a quarter of a second is 25 ticks.
 const CPU_BASE_NS: u64 = 250_000_000;
+
+/// Shortest base for a thread's shares. The kernel brings `schedstat` up to date at its own tick,
+/// every 1 to 10 ms.
+const THREAD_BASE_NS: u64 = 20_000_000;
 
 struct ThreadRates {
     cpu: f64,

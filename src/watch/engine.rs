@@ -26,6 +26,53 @@ pub struct Engine {
     history: VecDeque<Arc<Model>>,
     verdict: Option<Verdict>,
     onset_ns: Option<u64>,
+    calm: Calm,
+}
+
+/// What is said of a server that is not stalled: seldom, and only when it changes for good.
+#[derive(Debug, Default)]
+struct Calm {
+    looked_ns: Option<u64>,
+    said: Option<Cause>,
+    /// A state other than the one said, and how many looks in a row have shown it.
+    other: Option<(Cause, u32)>,
+}
+
+/// How often a server that is not stalled is judged.
+const CALM_LOOK_EVERY_NS: u64 = 1_000_000_000;
+/// Looks in a row that must agree before idle becomes busy or the other way round: a server with a
+/// request now and then is not a matter for the log.
+const CALM_LOOKS_MIN: u32 = 3;
+
+impl Calm {
+    /// Whether a look is due; the first comes one interval after the first tick.
+    fn is_due(&mut self, now_ns: u64) -> bool {
+        let looked_ns = *self.looked_ns.get_or_insert(now_ns);
+        let due = now_ns.saturating_sub(looked_ns) >= CALM_LOOK_EVERY_NS;
+        if due {
+            self.looked_ns = Some(now_ns);
+        }
+        due
+    }
+
+    /// Whether `cause` is worth saying.
+    fn is_news(&mut self, cause: Cause) -> bool {
+        if self.said == Some(cause) {
+            self.other = None;
+            return false;
+        }
+        let looks = match self.other {
+            Some((other, looks)) if other == cause => looks + 1,
+            _ => 1,
+        };
+        self.other = Some((cause, looks));
+        let news = self.said.is_none() || looks >= CALM_LOOKS_MIN;
+        if news {
+            self.said = Some(cause);
+            self.other = None;
+        }
+        news
+    }
 }
 
 impl Engine {
@@ -37,6 +84,7 @@ impl Engine {
             history: VecDeque::with_capacity(HISTORY_MAX),
             verdict: None,
             onset_ns: None,
+            calm: Calm::default(),
         }
     }
 
@@ -89,14 +137,28 @@ impl Engine {
             Some(Transition::Recovered(at_ns)) => events.push(self.recovered(at_ns)),
             None => {}
         }
-        events.extend(self.judge(model.at_ns).map(Event::Verdict));
+        let verdict = match self.detector.onset() {
+            Some(_) => self.judge(model.at_ns),
+            None => self.judge_calm(model.at_ns),
+        };
+        events.extend(verdict.map(Event::Verdict));
         Step { model, events }
     }
 
     fn recovered(&mut self, at_ns: u64) -> Event {
         self.verdict = None;
+        self.calm = Calm::default();
         let stalled_ns = self.onset_ns.take().map_or(0, |onset_ns| at_ns.saturating_sub(onset_ns));
         Event::Recovered { at_ns, stalled_ms: stalled_ns as f64 / 1e6 }
+    }
+
+    /// What to say of a server that is not stalled, when there is news.
+    fn judge_calm(&mut self, now_ns: u64) -> Option<Verdict> {
+        if self.detector.is_suspicious() || !self.calm.is_due(now_ns) {
+            return None;
+        }
+        let verdict = self.healthy();
+        self.calm.is_news(verdict.cause).then_some(verdict)
     }
 
     /// A verdict that is new, or surer than the one given before. A certain one stands.

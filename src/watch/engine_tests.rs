@@ -129,6 +129,14 @@ fn recovery_is_noticed_and_a_second_stall_is_a_new_one() {
 }
 
 #[test]
+fn a_calm_server_is_spoken_of_once_and_again_when_it_changes_for_good() {
+    let outcome = run(OURS, &[(Idle, 100), (Busy, 200), (Idle, 200)]);
+    assert_eq!(outcome.calm, [Cause::HealthyIdle, Cause::HealthyBusy, Cause::HealthyIdle]);
+    let outcome = run(OURS, &[(Busy, 60), (Blocked, 60), (Busy, 100)]);
+    assert_eq!(outcome.calm, [Cause::HealthyBusy, Cause::HealthyBusy]);
+}
+
+#[test]
 fn a_certain_verdict_does_not_flip() {
     let outcome = run(OURS, &[(Busy, 60), (Yield, 60), (Blocked, 60)]);
     let certain = outcome

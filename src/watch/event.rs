@@ -167,11 +167,14 @@ impl Incident {
         })
     }
 
-    /// The last verdict.
+    /// The last verdict on a stall, or else the last one.
     pub fn verdict(&self) -> Option<&Verdict> {
-        self.events.iter().rev().find_map(|event| match event {
-            Event::Verdict(verdict) => Some(verdict),
-            _ => None,
-        })
+        let verdicts = || {
+            self.events.iter().rev().filter_map(|event| match event {
+                Event::Verdict(verdict) => Some(verdict),
+                _ => None,
+            })
+        };
+        verdicts().find(|verdict| verdict.cause.is_stall()).or_else(|| verdicts().next())
     }
 }

@@ -22,6 +22,8 @@ pub struct Until {
     pub duration: Option<Duration>,
     /// Once a stall has been named.
     pub stall: bool,
+    /// This long after a stall was first named.
+    pub after_verdict: Option<Duration>,
 }
 
 /// After the first verdict, this long a surer one is waited for.
@@ -113,9 +115,11 @@ impl Session {
         mut listen: impl FnMut(&Tick<'_>) -> Result<(), E>,
     ) -> Result<EndReason, E> {
         let begin_ns = now_ns();
-        let end_ns = until.duration.map(|duration| {
-            begin_ns.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
-        });
+        let later = |from_ns: u64, more: Duration| {
+            from_ns.saturating_add(u64::try_from(more.as_nanos()).unwrap_or(u64::MAX))
+        };
+        let end_ns = until.duration.map(|duration| later(begin_ns, duration));
+        let mut over_ns = None;
         let mut due_ns = begin_ns;
         let mut named_ns = None;
         loop {
@@ -132,15 +136,20 @@ impl Session {
             for event in &step.events {
                 match event {
                     Event::Onset(_) => self.stalls += 1,
-                    Event::Verdict(verdict) => named_ns = named_ns.or(Some(verdict.detected_ns)),
+                    Event::Verdict(verdict) if verdict.cause.is_stall() => {
+                        named_ns = named_ns.or(Some(verdict.detected_ns));
+                        over_ns = over_ns
+                            .or(until.after_verdict.map(|more| later(verdict.detected_ns, more)));
+                    }
                     Event::Recovered { .. } => named_ns = None,
-                    Event::Note { .. } => {}
+                    Event::Verdict(_) | Event::Note { .. } => {}
                 }
             }
             let profiles = self.profiles.collect(now_ns());
             listen(&Tick { sample: &sample, step: &step, profiles: &profiles })?;
             let now_ns = now_ns();
-            if until.stall && self.is_named(named_ns, now_ns) {
+            let over = over_ns.is_some_and(|over_ns| now_ns >= over_ns);
+            if over || (until.stall && self.is_named(named_ns, now_ns)) {
                 return Ok(EndReason::Stalled);
             }
             if end_ns.is_some_and(|end_ns| now_ns >= end_ns) {

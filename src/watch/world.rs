@@ -12,7 +12,7 @@ use stallscope_probes::{Probe, Reading, Why};
 
 use super::engine::Engine;
 use super::event::Event;
-use crate::diagnose::verdict::{Confidence, Verdict};
+use crate::diagnose::verdict::{Cause, Confidence, Verdict};
 
 pub const TICK_NS: u64 = 50_000_000;
 const PORT: u16 = 8080;
@@ -349,7 +349,10 @@ fn absent<T>(at_ns: u64, why: Why, detail: &str) -> Probe<T> {
 pub struct Outcome {
     /// Tick of the onset, as dated; and whether it was before the watch.
     pub onsets: Vec<(f64, bool)>,
+    /// Verdicts on stalls.
     pub verdicts: Vec<Verdict>,
+    /// What was said while there was none.
+    pub calm: Vec<Cause>,
     pub recoveries: Vec<f64>,
 }
 
@@ -372,7 +375,10 @@ pub fn run(kind: Kind, phases: &[(Phase, u64)]) -> Outcome {
                     Event::Onset(onset) => {
                         outcome.onsets.push((tick(onset.at_ns), onset.before_watch));
                     }
-                    Event::Verdict(verdict) => outcome.verdicts.push(verdict),
+                    Event::Verdict(verdict) if verdict.cause.is_stall() => {
+                        outcome.verdicts.push(verdict);
+                    }
+                    Event::Verdict(verdict) => outcome.calm.push(verdict.cause),
                     Event::Recovered { at_ns, .. } => outcome.recoveries.push(tick(at_ns)),
                     Event::Note { .. } => {}
                 }

@@ -152,6 +152,12 @@ impl Printed {
         self.lines().into_iter().rfind(|line| line["type"] == kind)
     }
 
+    /// Verdicts that name a stall.
+    pub fn stalls(&self) -> usize {
+        let healthy = |line: &Value| line["cause"].as_str().unwrap().starts_with("healthy-");
+        self.lines().iter().filter(|line| line["type"] == "verdict" && !healthy(line)).count()
+    }
+
     pub fn count(&self, kind: &str) -> usize {
         self.lines().iter().filter(|line| line["type"] == kind).count()
     }
