@@ -114,8 +114,9 @@ impl Signs {
     }
 }
 
-/// Ticks in a row with every runtime thread blocked that call for a closer look.
-const BLOCKED_TICKS_SUSPICIOUS: u32 = 2;
+/// Ticks in a row with every runtime thread blocked that call for a closer look; and for how long:
+/// a process whose main thread sleeps for good by design is not looked at closer for ever.
+const BLOCKED_TICKS_SUSPICIOUS: std::ops::Range<u32> = 2..60;
 
 impl Detector {
     /// The present stall.
@@ -123,10 +124,14 @@ impl Detector {
         self.onset.as_ref()
     }
 
-    /// Whether something waits and does not move: worth a closer and dearer look.
-    pub fn is_suspicious(&self) -> bool {
+    /// Whether something waits and does not move.
+    pub fn is_demand_unmet(&self) -> bool {
         self.tracks.values().any(Track::is_suspect)
-            || self.signs.blocked_ticks >= BLOCKED_TICKS_SUSPICIOUS
+    }
+
+    /// Whether a closer and dearer look is worth it.
+    pub fn is_suspicious(&self) -> bool {
+        self.is_demand_unmet() || BLOCKED_TICKS_SUSPICIOUS.contains(&self.signs.blocked_ticks)
     }
 
     /// Takes the next model.

@@ -86,7 +86,7 @@ fn refusals(case: &Case<'_>) -> Option<Evidence> {
         let more = app.raw.accept_errors.saturating_sub(before);
         if more > 0 {
             return Some(number(
-                "accepts refused with EMFILE since",
+                "accepts refused with EMFILE",
                 more as f64,
                 "accepts",
                 Some(first.at_ns),

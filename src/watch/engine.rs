@@ -154,7 +154,7 @@ impl Engine {
 
     /// What to say of a server that is not stalled, when there is news.
     fn judge_calm(&mut self, now_ns: u64) -> Option<Verdict> {
-        if self.detector.is_suspicious() || !self.calm.is_due(now_ns) {
+        if self.detector.is_demand_unmet() || !self.calm.is_due(now_ns) {
             return None;
         }
         let verdict = self.healthy();
