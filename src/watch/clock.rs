@@ -17,7 +17,6 @@ pub fn anchor() -> Anchor {
 
 fn nanoseconds(clock: ClockId) -> u64 {
     let at = clock_gettime(clock);
-    let seconds = u64::try_from(at.tv_sec).unwrap_or(0);
-    let nanoseconds = u64::try_from(at.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+    // Neither clock is ever negative: one counts from boot, the other from 1970.
+    at.tv_sec.unsigned_abs().saturating_mul(1_000_000_000).saturating_add(at.tv_nsec.unsigned_abs())
 }
