@@ -144,17 +144,38 @@ fn gives_the_terminal_back_on_a_signal_and_when_the_target_ends() {
     terminal.is_restored("0");
 }
 
+/// A window that is closed, a connection that is lost: the watcher ends, and its recording is whole.
+#[test]
+fn ends_when_its_terminal_is_gone() {
+    let Some(terminal) = Terminal::open("gone", 80, 24) else { return };
+    let target = Target::start();
+    let recording = tempfile::NamedTempFile::new().unwrap();
+    let record = format!("--record {}", recording.path().display());
+    terminal.type_line(&target.watch(&record));
+    terminal.shows("HEALTHY");
+    let watcher = format!("{STALLSCOPE} watch --pid {} {record}", target.0.id());
+    let pid = watcher_pid(&watcher).unwrap();
+    drop(terminal);
+    let deadline = Instant::now() + PATIENCE;
+    while watcher_pid(&watcher).as_deref() == Some(&pid) {
+        assert!(Instant::now() < deadline, "the watcher outlives its terminal");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let incident = stallscope::watch::replay::load(recording.path()).unwrap();
+    assert_eq!(incident.losses, [] as [&str; 0], "the recording has its end");
+}
+
 /// Sends `signal` to the process with exactly this command line.
 fn signal_watcher(cmdline: &str, signal: &str) {
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let found = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+    let pid = watcher_pid(cmdline).unwrap_or_else(|| panic!("no process runs {cmdline}"));
+    assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+}
+
+/// The process with exactly this command line.
+fn watcher_pid(cmdline: &str) -> Option<String> {
+    std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let found = std::fs::read(entry.path().join("cmdline")).ok()?;
         let found = String::from_utf8_lossy(&found).trim_end_matches('\0').replace('\0', " ");
-        if found == cmdline {
-            let sent = Command::new("kill").args([&format!("-{signal}"), &name]).status().unwrap();
-            assert!(sent.success());
-            return;
-        }
-    }
-    panic!("no process runs {cmdline}");
+        (found == cmdline).then(|| entry.file_name().to_string_lossy().into_owned())
+    })
 }

@@ -82,9 +82,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(mut recorder) = recorder {
         recorder.profiles(&session.last_profiles())?;
         let (path, complete) = recorder.end(reason).context("cannot end the recording")?;
-        eprintln!("recorded to {}", path.display());
+        // The terminal may be gone by now; the recording is not.
+        let mut err = std::io::stderr();
+        writeln!(err, "recorded to {}", path.display()).ok();
         if !complete {
-            eprintln!("the recording reached its bound of 1 GiB; what came after is not in it");
+            writeln!(err, "the recording reached its bound of 1 GiB; what came after is not in it")
+                .ok();
         }
     }
     Ok(ExitCode::from(if session.stalls() > 0 { EXIT_STALLED } else { EXIT_OK }))

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use signal_hook::consts::SIGHUP;
+
 use super::SessionInfo;
 use super::app::{Action, App, Ended, Message};
 use super::keys::{self, Key};
@@ -138,7 +141,10 @@ fn turn(
         // While a frame is owed, up to the time it may be drawn; else as long as a signal or a
         // step may wait.
         let wait = if stale { frame_due.saturating_duration_since(Instant::now()) } else { FRAME };
-        match keys(app, wait)? {
+        if has_hung_up(wait).map_err(failed("wait for"))? {
+            return Ok(Left::Signal(SIGHUP));
+        }
+        match keys(app)? {
             Action::Quit => return Ok(Left::User),
             Action::Redraw => stale = true,
             Action::Nothing => {}
@@ -176,14 +182,29 @@ fn frame(app: &mut App, guard: &mut Guard, theme: Theme) -> Result<(), TuiError>
     Ok(())
 }
 
-/// Waits for input up to `wait`, then takes in what is there.
-fn keys(app: &mut App, mut wait: Duration) -> Result<Action, TuiError> {
+/// Waits for input up to `wait`; says whether the terminal is gone (its window closed, its
+/// connection lost).
+///
+/// crossterm must not be asked then: it reads the end of the file over and over, for ever
+/// (crossterm 0.29, `event/source/unix/mio.rs`).
+fn has_hung_up(wait: Duration) -> std::io::Result<bool> {
+    let stdin = std::io::stdin();
+    let mut input = [PollFd::new(&stdin, PollFlags::IN)];
+    let wait = Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+    match rustix::event::poll(&mut input, Some(&wait)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    Ok(input[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL))
+}
+
+/// Takes in the input that is there.
+fn keys(app: &mut App) -> Result<Action, TuiError> {
     let mut action = Action::Nothing;
     for _ in 0..KEYS_PER_FRAME_MAX {
-        if !event::poll(wait).map_err(failed("read from"))? {
+        if !event::poll(Duration::ZERO).map_err(failed("read from"))? {
             break;
         }
-        wait = Duration::ZERO;
         let answer = match event::read().map_err(failed("read from"))? {
             Event::Key(key) if key.kind != KeyEventKind::Release => {
                 let meaning = decode(key).and_then(|key| keys::command(app.mode(), key));
