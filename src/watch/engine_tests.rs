@@ -3,7 +3,11 @@
 
 use proptest::prelude::*;
 
-use super::world::{Kind, Outcome, Phase, run};
+use stallscope_probes::{Reading, Why};
+
+use super::engine::Engine;
+use super::event::Event;
+use super::world::{Kind, Outcome, Phase, TICK_NS, World, run};
 use crate::diagnose::verdict::{Cause, Confidence};
 
 use Phase::{
@@ -54,6 +58,39 @@ fn each_stall_is_named_and_dated() {
         let named = outcome.verdicts.iter().filter(|verdict| verdict.cause != Cause::Unknown);
         assert!(named.clone().all(|verdict| verdict.cause.id() == cause), "{kind:?} {phase:?}");
     }
+}
+
+#[test]
+fn what_cannot_be_seen_is_not_called_healthy() {
+    let mut world = World::new(NO_RIGHTS);
+    let mut engine = Engine::new(100, 100);
+    for _ in 0..60 {
+        let mut sample = world.tick(Idle);
+        sample.listeners.reading =
+            Reading::absent(Why::NotPermitted, "cannot list /proc/100/fd: permission denied");
+        assert!(engine.push(&sample).events.is_empty());
+    }
+    let verdict = engine.conclude();
+    assert_eq!(verdict.cause, Cause::Unknown);
+    assert!(verdict.summary.contains("permission denied"), "{}", verdict.summary);
+}
+
+#[test]
+fn requests_on_old_connections_are_work() {
+    let mut world = World::new(THEIRS_EPOLL);
+    let mut engine = Engine::new(100, 100);
+    for _ in 0..60 {
+        engine.push(&world.tick(Idle));
+    }
+    assert_eq!(engine.conclude().cause, Cause::HealthyIdle);
+    for tick in 0..60 {
+        let mut sample = world.tick(Idle);
+        if let Reading::Got(sockets) = &mut sample.sockets.reading {
+            sockets.served[0].fingerprint = tick;
+        }
+        engine.push(&sample);
+    }
+    assert_eq!(engine.conclude().cause, Cause::HealthyBusy);
 }
 
 #[test]
@@ -112,6 +149,38 @@ fn a_stall_that_began_before_the_watch_has_the_same_cause() {
 fn an_idle_server_that_stalls_is_dated_to_the_first_unmet_demand() {
     let outcome = run(THEIRS_EPOLL, &[(Busy, 20), (Idle, 100), (NotAccepting, 60)]);
     assert!(onset_near(&outcome, 119.5), "{:?}", outcome.onsets);
+}
+
+#[test]
+fn a_saturated_loop_that_blocks_is_dated_to_where_its_thread_fell_asleep() {
+    let mut world = World::new(THEIRS_EPOLL);
+    let mut engine = Engine::new(100, 100);
+    let mut census = None;
+    let mut onset = None;
+    for tick in 0..160 {
+        let phase = match tick {
+            0..40 => Busy,
+            40..47 => Saturated,
+            _ => Blocked,
+        };
+        let mut sample = world.tick(phase);
+        // The accept queue stays out of it; the census comes once a second.
+        if let Reading::Got(listeners) = &mut sample.listeners.reading {
+            listeners[0].queued = 0;
+        }
+        if tick % 20 == 0 {
+            census = Some(sample.sockets.clone());
+        }
+        sample.sockets = census.clone().unwrap();
+        for event in engine.push(&sample).events {
+            if let Event::Onset(found) = event {
+                onset = Some(found);
+            }
+        }
+    }
+    let onset = onset.unwrap();
+    let tick = (onset.at_ns as f64 - 1e9) / TICK_NS as f64;
+    assert!((tick - 46.5).abs() <= 1.0, "{tick}: {onset:?}");
 }
 
 #[test]
