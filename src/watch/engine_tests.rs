@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use stallscope_probes::sample::SyscallRaw;
 use stallscope_probes::{Reading, Why};
 
 use super::engine::Engine;
@@ -91,6 +92,33 @@ fn requests_on_old_connections_are_work() {
         engine.push(&sample);
     }
     assert_eq!(engine.conclude().cause, Cause::HealthyBusy);
+}
+
+#[test]
+fn a_loop_that_sleeps_after_each_refused_accept_is_out_of_fds_and_not_blocked() {
+    for (wakes_per_tick, cause) in [(1, Cause::FdExhausted), (0, Cause::RuntimeBlocked)] {
+        let mut world = World::new(THEIRS_EPOLL);
+        let mut engine = Engine::new(100, 100);
+        let mut causes = Vec::new();
+        for tick in 0..160_u64 {
+            let mut sample = world.tick(if tick < 60 { Busy } else { FdsFull });
+            if let (Reading::Got(threads), 60..) = (&mut sample.threads.reading, tick) {
+                threads[0].syscall = Reading::Got(SyscallRaw::In { nr: 230, arg0: 0 });
+                threads[0].wchan = Reading::Got(String::from("hrtimer_nanosleep"));
+                if let Reading::Got(sched) = &mut threads[0].sched {
+                    sched.timeslices = 60 + (tick - 60) * wakes_per_tick;
+                }
+            }
+            for event in engine.push(&sample).events {
+                if let Event::Verdict(verdict) = event
+                    && verdict.cause.is_stall()
+                {
+                    causes.push(verdict.cause);
+                }
+            }
+        }
+        assert_eq!(causes.last(), Some(&cause), "{wakes_per_tick}");
+    }
 }
 
 #[test]
