@@ -8,7 +8,7 @@ use stallscope_probes::sample::HeartbeatRaw;
 use super::case::number;
 use super::recent;
 use super::verdict::{Cause, Confidence, Evidence, Verdict};
-use crate::model::Model;
+use crate::model::{Model, ThreadModel};
 
 /// Looked back over this much to tell busy from idle.
 const BACK_NS: u64 = 2_000_000_000;
@@ -33,7 +33,7 @@ pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
             ),
         );
     }
-    let busy = signs_of_work(first, last);
+    let busy = wanted_cores(ticks) > BUSY_CORES || signs_of_work(first, last);
     let evidence = evidence(last);
     let (cause, summary) = if busy {
         (Cause::HealthyBusy, String::from("The process has work and makes progress."))
@@ -64,6 +64,20 @@ fn blind(last: &Model) -> Option<&Absence> {
     let listeners = last.listeners.absence()?;
     let no_rings = last.rings.got().is_none();
     (no_rings && last.app.got().is_none()).then_some(listeners)
+}
+
+/// Mean number of CPUs that its threads used or waited for. The process's own CPU time comes in
+/// ticks of 10 ms, and a starved process hardly gets any; zero when shares could not be read.
+fn wanted_cores(ticks: &[Arc<Model>]) -> f64 {
+    let wanted: Vec<f64> = ticks
+        .iter()
+        .filter_map(|model| {
+            let share =
+                |thread: &ThreadModel| Some(thread.cpu_ratio.got()? + thread.delay_ratio.got()?);
+            Some(model.threads.got()?.iter().filter_map(share).sum())
+        })
+        .collect();
+    wanted.iter().sum::<f64>() / wanted.len().max(1) as f64
 }
 
 fn signs_of_work(first: &Model, last: &Model) -> bool {

@@ -77,6 +77,22 @@ fn what_cannot_be_seen_is_not_called_healthy() {
 }
 
 #[test]
+fn a_process_that_waits_for_a_cpu_is_not_idle() {
+    let mut world = World::new(THEIRS_EPOLL);
+    let mut engine = Engine::new(100, 100);
+    for tick in 0..60 {
+        let mut sample = world.tick(Idle);
+        if let Reading::Got(threads) = &mut sample.threads.reading
+            && let Reading::Got(sched) = &mut threads[0].sched
+        {
+            sched.delay_ns = tick * TICK_NS / 2;
+        }
+        engine.push(&sample);
+    }
+    assert_eq!(engine.conclude().cause, Cause::HealthyBusy);
+}
+
+#[test]
 fn requests_on_old_connections_are_work() {
     let mut world = World::new(THEIRS_EPOLL);
     let mut engine = Engine::new(100, 100);
