@@ -75,6 +75,24 @@ pub fn identity(proc_root: &Path, pid: i32) -> Reading<Identity> {
     })
 }
 
+/// The process that `id` belongs to. `/proc` opens by the id of any thread (proc(5)), without
+/// listing it.
+pub fn leader(proc_root: &Path, id: i32) -> Reading<i32> {
+    let path = files::process(proc_root, id).join("status");
+    files::read(&path, files::SMALL_MAX_BYTES).and_then(|bytes| parse_leader(&bytes))
+}
+
+fn parse_leader(bytes: &[u8]) -> Reading<i32> {
+    // The name stands on a line of its own before this one, with its newlines escaped
+    // (`proc_task_name`, fs/proc/array.c).
+    let text = String::from_utf8_lossy(bytes);
+    let tgid = text.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    match tgid.map(|tgid| tgid.trim().parse()) {
+        Some(Ok(tgid)) => Reading::Got(tgid),
+        _ => Reading::absent(Why::Malformed, "the status file has no Tgid line"),
+    }
+}
+
 /// Reads the `stat` of a process or thread folder.
 pub(crate) fn read_stat(folder: &Path) -> Reading<TaskStat> {
     files::read(&folder.join("stat"), files::SMALL_MAX_BYTES).and_then(|bytes| parse_stat(&bytes))

@@ -7,16 +7,16 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::target::TargetArgs;
-use super::{EXIT_OK, EXIT_STALLED, stop, text};
-use crate::diagnose::verdict::Verdict;
+use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED, stop, text};
+use crate::diagnose::verdict::{Cause, Verdict};
 use crate::watch::event::EndReason;
-use crate::watch::json;
 use crate::watch::session::{Session, Until};
+use crate::watch::{json, now_ns};
 
 /// One verdict on a process, now, within 3 seconds.
 ///
 /// Also when the stall began long before. Reads only: no ptrace, no signals. Exit status: 0
-/// healthy, 3 stalled, 1 error, 2 usage.
+/// healthy, 3 stalled, 1 error or too little to be seen, 2 usage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -29,17 +29,22 @@ pub struct Args {
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Long enough for the slowest cause to show: an accept queue must wait for a second.
 const CALM_AFTER: Duration = Duration::from_millis(1_600);
-/// With something suspicious in sight, as much longer as the promise of 3 s allows.
-const CLOSER_LOOK: Duration = Duration::from_millis(1_100);
+/// With something suspicious in sight, until this long after the start: the promise is 3 s, and
+/// the last look and the words take some of it.
+const CLOSER_LOOK_ENDS: Duration = Duration::from_millis(2_750);
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let begin_ns = now_ns();
     let stop = stop::on_signal().context("cannot install a signal handler")?;
     let mut session = Session::attach(args.target.selection(), INTERVAL)?;
     let until = |duration| Until { duration: Some(duration), stall: true, after_verdict: None };
     let quiet = |_: &crate::watch::session::Tick<'_>| Ok::<(), std::convert::Infallible>(());
     let mut reason = watch(session.run(until(CALM_AFTER), &stop, quiet));
-    if reason == EndReason::TimeUp && session.engine().is_suspicious() {
-        reason = watch(session.run(until(CLOSER_LOOK), &stop, quiet));
+    let left = CLOSER_LOOK_ENDS
+        .checked_sub(Duration::from_nanos(now_ns().saturating_sub(begin_ns)))
+        .filter(|left| !left.is_zero() && session.engine().is_suspicious());
+    if let (EndReason::TimeUp, Some(left)) = (reason, left) {
+        reason = watch(session.run(until(left), &stop, quiet));
     }
     if reason == EndReason::TargetGone && session.ticks() == 0 {
         anyhow::bail!("the process exited before it could be looked at");
@@ -52,7 +57,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         write!(out, "{}", text::verdict(&session.target, &verdict, session.anchor))?;
     }
     let stalled = verdict.cause.is_stall() && session.stalls() > 0;
-    Ok(ExitCode::from(if stalled { EXIT_STALLED } else { EXIT_OK }))
+    Ok(ExitCode::from(match verdict.cause {
+        _ if stalled => EXIT_STALLED,
+        Cause::Unknown => EXIT_ERROR,
+        _ => EXIT_OK,
+    }))
 }
 
 fn watch(run: Result<EndReason, std::convert::Infallible>) -> EndReason {

@@ -12,6 +12,7 @@ use anyhow::Context;
 use super::args::duration;
 use super::target::TargetArgs;
 use super::{EXIT_OK, EXIT_STALLED, live, stop};
+use crate::diagnose::verdict::Cause;
 use crate::watch::event::EndReason;
 use crate::watch::recorder::Recorder;
 use crate::watch::session::{Session, Tick, Until};
@@ -23,7 +24,8 @@ use crate::watch::{json, now_ns};
 /// terminal it shows a TUI (? for help); with --headless, or when stdout is no terminal, one JSON
 /// object a line.
 ///
-/// Exit status: 0 healthy to the end, 3 a stall was seen, 1 an error, 2 usage.
+/// Exit status: 0 healthy to the end, 3 a stall was seen, 1 an error or too little to be seen,
+/// 2 usage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -90,7 +92,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 .ok();
         }
     }
-    Ok(ExitCode::from(if session.stalls() > 0 { EXIT_STALLED } else { EXIT_OK }))
+    if session.stalls() > 0 {
+        return Ok(ExitCode::from(EXIT_STALLED));
+    }
+    let verdict = session.engine().conclude();
+    anyhow::ensure!(verdict.cause != Cause::Unknown, "{}", verdict.summary);
+    Ok(ExitCode::from(EXIT_OK))
 }
 
 fn headless(
@@ -116,6 +123,10 @@ fn headless(
             for event in &tick.step.events {
                 line(json::event(event, anchor))?;
             }
+            // A calm server gives nothing to write, so a write would not tell for a long time.
+            if reader_is_gone() {
+                return Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into());
+            }
             Ok(())
         })
     });
@@ -128,6 +139,16 @@ fn headless(
         Err(error) if is_broken_pipe(&error) => Ok((session, EndReason::Interrupted)),
         Err(error) => Err(error),
     }
+}
+
+/// Whether nobody reads our lines any more: poll(2) reports a pipe without readers as an error,
+/// asked for or not.
+fn reader_is_gone() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdout = std::io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

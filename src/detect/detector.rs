@@ -74,6 +74,12 @@ struct Signs {
     /// The last tick in which a runtime thread waited, and the first after it in which none did.
     last_waited: Option<(u64, u64)>,
     last_seen_ns: Option<u64>,
+    last_tick_ns: Option<u64>,
+    /// The last tick before every runtime thread was asleep elsewhere, and the first in which all
+    /// were, since one last waited for events.
+    blocked_from: Option<(u64, u64)>,
+    /// Ticks in a row in which one was awake and none waited for events.
+    awake_ticks: u32,
     /// Ticks in a row in which every runtime thread was asleep elsewhere.
     blocked_ticks: u32,
 }
@@ -91,8 +97,19 @@ impl Signs {
         } else if let (Some(seen_ns), None) = (self.last_seen_ns, self.last_waited) {
             self.last_waited = Some((seen_ns, now.at_ns));
         }
+        let before_ns = self.last_tick_ns.replace(now.at_ns).unwrap_or(now.at_ns);
         let blocked = doings.iter().all(|doing| *doing == Doing::Blocked);
         self.blocked_ticks = if blocked { self.blocked_ticks.saturating_add(1) } else { 0 };
+        if blocked {
+            self.awake_ticks = 0;
+            self.blocked_from.get_or_insert((before_ns, now.at_ns));
+        } else {
+            self.awake_ticks = self.awake_ticks.saturating_add(1);
+            let works = self.awake_ticks >= AWAKE_TICKS_AT_WORK;
+            if works || doings.contains(&Doing::Waiting) {
+                self.blocked_from = None;
+            }
+        }
     }
 
     fn fds(&mut self, now: &Model) {
@@ -105,14 +122,19 @@ impl Signs {
         }
     }
 
-    /// The instant at which the loop stopped waiting for events, as every loop does that turns and
-    /// is not saturated; and half its uncertainty.
+    /// The instant at which the loop stopped, and half its uncertainty: where its thread fell
+    /// asleep elsewhere; or, when it did not, where it last waited for events, as every loop does
+    /// that turns and is not saturated.
     fn loop_stopped(self) -> Option<(u64, u64)> {
-        let (seen_ns, missed_ns) = self.last_waited?;
+        let (seen_ns, missed_ns) = self.blocked_from.or(self.last_waited)?;
         let half_ns = missed_ns.saturating_sub(seen_ns) / 2;
         Some((seen_ns.saturating_add(half_ns), half_ns))
     }
 }
+
+/// A thread that is awake for so many ticks in a row is at work. For one it may only have looked
+/// whether what it is blocked on has come (librdkafka's flush does so ten times a second).
+const AWAKE_TICKS_AT_WORK: u32 = 2;
 
 /// Ticks in a row with every runtime thread blocked that call for a closer look; and for how long:
 /// a process whose main thread sleeps for good by design is not looked at closer for ever.

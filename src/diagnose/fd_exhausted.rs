@@ -20,7 +20,8 @@ const EMFILE: i32 = 24;
 /// So close to the limit, the next accept or two fail.
 const NEAR: u64 = 2;
 
-fn is_full(model: &Model) -> Option<bool> {
+/// Whether no fd is left; `None` when they could not be counted.
+pub(super) fn is_full(model: &Model) -> Option<bool> {
     let fds = model.fds.got()?;
     Some(fds.limit.is_some_and(|limit| fds.open >= limit))
 }

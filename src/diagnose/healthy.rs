@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use stallscope_probes::Absence;
 use stallscope_probes::sample::HeartbeatRaw;
 
 use super::case::number;
 use super::recent;
 use super::verdict::{Cause, Confidence, Evidence, Verdict};
-use crate::model::Model;
+use crate::model::{Model, ThreadModel};
 
 /// Looked back over this much to tell busy from idle.
 const BACK_NS: u64 = 2_000_000_000;
@@ -18,15 +19,22 @@ const BUSY_CORES: f64 = 0.05;
 pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
     let ticks = recent(history, now_ns, BACK_NS);
     let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else {
-        return unseen(now_ns);
+        return unreadable(now_ns);
     };
     if last.process.got().is_none() {
-        return unseen(now_ns);
+        return unreadable(now_ns);
     }
-    let busy = signs_of_work(first, last);
+    if let Some(absence) = blind(last) {
+        return unseen(
+            now_ns,
+            format!(
+                "No stall shows, but neither would most stalls: what waits for the process could not be read ({}).",
+                absence.detail
+            ),
+        );
+    }
+    let busy = wanted_cores(ticks) > BUSY_CORES || signs_of_work(first, last);
     let evidence = evidence(last);
-    let blind =
-        last.listeners.got().is_none() && last.rings.got().is_none() && last.app.got().is_none();
     let (cause, summary) = if busy {
         (Cause::HealthyBusy, String::from("The process has work and makes progress."))
     } else {
@@ -35,13 +43,8 @@ pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
             String::from("Nothing waits for the process, and it has nothing to do."),
         )
     };
-    let confidence = if blind {
-        Confidence::Possible
-    } else if last.app.got().is_some() {
-        Confidence::Certain
-    } else {
-        Confidence::Likely
-    };
+    let confidence =
+        if last.app.got().is_some() { Confidence::Certain } else { Confidence::Likely };
     Verdict {
         onset_ns: None,
         before_watch: false,
@@ -55,6 +58,28 @@ pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
     }
 }
 
+/// Why nothing is known of what waits for the process: neither its sockets nor its rings could be
+/// read, and it keeps no page. Absence of signs is no sign of health then.
+fn blind(last: &Model) -> Option<&Absence> {
+    let listeners = last.listeners.absence()?;
+    let no_rings = last.rings.got().is_none();
+    (no_rings && last.app.got().is_none()).then_some(listeners)
+}
+
+/// Mean number of CPUs that its threads used or waited for. The process's own CPU time comes in
+/// ticks of 10 ms, and a starved process hardly gets any; zero when shares could not be read.
+fn wanted_cores(ticks: &[Arc<Model>]) -> f64 {
+    let wanted: Vec<f64> = ticks
+        .iter()
+        .filter_map(|model| {
+            let share =
+                |thread: &ThreadModel| Some(thread.cpu_ratio.got()? + thread.delay_ratio.got()?);
+            Some(model.threads.got()?.iter().filter_map(share).sum())
+        })
+        .collect();
+    wanted.iter().sum::<f64>() / wanted.len().max(1) as f64
+}
+
 fn signs_of_work(first: &Model, last: &Model) -> bool {
     let cpu = last.process.got().and_then(|process| process.cpu_cores.got().copied());
     let counted = |value: fn(&HeartbeatRaw) -> u64| {
@@ -65,10 +90,15 @@ fn signs_of_work(first: &Model, last: &Model) -> bool {
     let seen = |model: &Model| -> Option<u64> {
         Some(model.served.got()?.iter().map(|served| served.raw.accepted_seen).sum())
     };
+    let connections = |model: &Model| -> Option<u64> {
+        let served = model.served.got()?.iter();
+        Some(served.fold(0, |sum, served| sum.wrapping_add(served.raw.fingerprint)))
+    };
     cpu.is_some_and(|cores| cores > BUSY_CORES)
         || counted(|page| page.responses)
         || counted(|page| page.accepted)
         || matches!((seen(first), seen(last)), (Some(then), Some(now)) if now > then)
+        || matches!((connections(first), connections(last)), (Some(then), Some(now)) if now != then)
 }
 
 fn evidence(last: &Model) -> Vec<Evidence> {
@@ -102,14 +132,19 @@ fn evidence(last: &Model) -> Vec<Evidence> {
     evidence
 }
 
-fn unseen(now_ns: u64) -> Verdict {
+fn unreadable(now_ns: u64) -> Verdict {
+    let summary = "The process could not be read, so nothing can be said about it.";
+    unseen(now_ns, String::from(summary))
+}
+
+fn unseen(now_ns: u64, summary: String) -> Verdict {
     Verdict {
         onset_ns: None,
         before_watch: false,
         detected_ns: now_ns,
         cause: Cause::Unknown,
         confidence: Confidence::Possible,
-        summary: String::from("The process could not be read, so nothing can be said about it."),
+        summary,
         evidence: Vec::new(),
         ruled_out: Vec::new(),
         next: super::next_steps(Cause::Unknown),

@@ -25,6 +25,8 @@ const TICKS_MIN: usize = 3;
 /// Share of the ticks in which the thread must be seen blocked: it may wake now and then to look
 /// whether what it waits for has come (librdkafka's flush does so ten times a second).
 const BLOCKED_SHARE_MIN: f64 = 0.9;
+/// A thread put on a CPU this often comes back from its sleep again and again.
+const WAKES_PER_S_MIN: f64 = 5.0;
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
     let threads = case.runtime();
@@ -146,6 +148,12 @@ fn confidence(case: &Case<'_>, thread: &ThreadSpan<'_>, call_known: bool) -> Con
             .into_iter()
             .any(|other| other.tid == thread.last.tid && doing(other) == Doing::Waiting)
     });
+    // An accept loop that sleeps after each refusal looks blocked too, and is not what is wrong.
+    if case.last().and_then(super::fd_exhausted::is_full) == Some(true)
+        && wakes_per_s(case, thread).is_some_and(|rate| rate >= WAKES_PER_S_MIN)
+    {
+        return Confidence::Possible;
+    }
     let ring_frozen = case.rings().iter().any(|ring| ring.cq_frozen);
     let kind = case.onset.kind;
     if call_known && (told || ring_frozen || (seen_waiting_before && kind != StallKind::Stopped)) {
@@ -155,6 +163,20 @@ fn confidence(case: &Case<'_>, thread: &ThreadSpan<'_>, call_known: bool) -> Con
     } else {
         Confidence::Possible
     }
+}
+
+/// How often the thread was put on a CPU, by the mean of the judged ticks.
+fn wakes_per_s(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Option<f64> {
+    let rates: Vec<f64> = case
+        .judged()
+        .iter()
+        .filter_map(|model| {
+            let threads = model.threads.got()?;
+            let thread = threads.iter().find(|other| other.tid == thread.last.tid)?;
+            thread.switches_per_s.got().copied()
+        })
+        .collect();
+    (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
 }
 
 /// What it waits for, in words.

@@ -9,6 +9,11 @@ pub fn now_ns() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }
 
+/// CPU time that the calling thread has used, ns.
+pub fn thread_cpu_ns() -> u64 {
+    nanoseconds(ClockId::ThreadCPUTime)
+}
+
 /// Both clocks at once.
 pub fn anchor() -> Anchor {
     let mono_ns = now_ns();

@@ -158,7 +158,9 @@ impl Engine {
             return None;
         }
         let verdict = self.healthy();
-        self.calm.is_news(verdict.cause).then_some(verdict)
+        // Of a process that cannot be seen nothing is said before the end.
+        let seen = verdict.cause != Cause::Unknown;
+        (seen && self.calm.is_news(verdict.cause)).then_some(verdict)
     }
 
     /// A verdict that is new, or surer than the one given before. A certain one stands.

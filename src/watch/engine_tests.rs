@@ -3,7 +3,12 @@
 
 use proptest::prelude::*;
 
-use super::world::{Kind, Outcome, Phase, run};
+use stallscope_probes::sample::SyscallRaw;
+use stallscope_probes::{Reading, Why};
+
+use super::engine::Engine;
+use super::event::Event;
+use super::world::{Kind, Outcome, Phase, TICK_NS, World, run};
 use crate::diagnose::verdict::{Cause, Confidence};
 
 use Phase::{
@@ -53,6 +58,82 @@ fn each_stall_is_named_and_dated() {
         assert!(outcome.recoveries.is_empty(), "{kind:?} {phase:?}");
         let named = outcome.verdicts.iter().filter(|verdict| verdict.cause != Cause::Unknown);
         assert!(named.clone().all(|verdict| verdict.cause.id() == cause), "{kind:?} {phase:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_seen_is_not_called_healthy() {
+    let mut world = World::new(NO_RIGHTS);
+    let mut engine = Engine::new(100, 100);
+    for _ in 0..60 {
+        let mut sample = world.tick(Idle);
+        sample.listeners.reading =
+            Reading::absent(Why::NotPermitted, "cannot list /proc/100/fd: permission denied");
+        assert!(engine.push(&sample).events.is_empty());
+    }
+    let verdict = engine.conclude();
+    assert_eq!(verdict.cause, Cause::Unknown);
+    assert!(verdict.summary.contains("permission denied"), "{}", verdict.summary);
+}
+
+#[test]
+fn a_process_that_waits_for_a_cpu_is_not_idle() {
+    let mut world = World::new(THEIRS_EPOLL);
+    let mut engine = Engine::new(100, 100);
+    for tick in 0..60 {
+        let mut sample = world.tick(Idle);
+        if let Reading::Got(threads) = &mut sample.threads.reading
+            && let Reading::Got(sched) = &mut threads[0].sched
+        {
+            sched.delay_ns = tick * TICK_NS / 2;
+        }
+        engine.push(&sample);
+    }
+    assert_eq!(engine.conclude().cause, Cause::HealthyBusy);
+}
+
+#[test]
+fn requests_on_old_connections_are_work() {
+    let mut world = World::new(THEIRS_EPOLL);
+    let mut engine = Engine::new(100, 100);
+    for _ in 0..60 {
+        engine.push(&world.tick(Idle));
+    }
+    assert_eq!(engine.conclude().cause, Cause::HealthyIdle);
+    for tick in 0..60 {
+        let mut sample = world.tick(Idle);
+        if let Reading::Got(sockets) = &mut sample.sockets.reading {
+            sockets.served[0].fingerprint = tick;
+        }
+        engine.push(&sample);
+    }
+    assert_eq!(engine.conclude().cause, Cause::HealthyBusy);
+}
+
+#[test]
+fn a_loop_that_sleeps_after_each_refused_accept_is_out_of_fds_and_not_blocked() {
+    for (wakes_per_tick, cause) in [(1, Cause::FdExhausted), (0, Cause::RuntimeBlocked)] {
+        let mut world = World::new(THEIRS_EPOLL);
+        let mut engine = Engine::new(100, 100);
+        let mut causes = Vec::new();
+        for tick in 0..160_u64 {
+            let mut sample = world.tick(if tick < 60 { Busy } else { FdsFull });
+            if let (Reading::Got(threads), 60..) = (&mut sample.threads.reading, tick) {
+                threads[0].syscall = Reading::Got(SyscallRaw::In { nr: 230, arg0: 0 });
+                threads[0].wchan = Reading::Got(String::from("hrtimer_nanosleep"));
+                if let Reading::Got(sched) = &mut threads[0].sched {
+                    sched.timeslices = 60 + (tick - 60) * wakes_per_tick;
+                }
+            }
+            for event in engine.push(&sample).events {
+                if let Event::Verdict(verdict) = event
+                    && verdict.cause.is_stall()
+                {
+                    causes.push(verdict.cause);
+                }
+            }
+        }
+        assert_eq!(causes.last(), Some(&cause), "{wakes_per_tick}");
     }
 }
 
@@ -112,6 +193,38 @@ fn a_stall_that_began_before_the_watch_has_the_same_cause() {
 fn an_idle_server_that_stalls_is_dated_to_the_first_unmet_demand() {
     let outcome = run(THEIRS_EPOLL, &[(Busy, 20), (Idle, 100), (NotAccepting, 60)]);
     assert!(onset_near(&outcome, 119.5), "{:?}", outcome.onsets);
+}
+
+#[test]
+fn a_saturated_loop_that_blocks_is_dated_to_where_its_thread_fell_asleep() {
+    let mut world = World::new(THEIRS_EPOLL);
+    let mut engine = Engine::new(100, 100);
+    let mut census = None;
+    let mut onset = None;
+    for tick in 0..160 {
+        let phase = match tick {
+            0..40 => Busy,
+            40..47 => Saturated,
+            _ => Blocked,
+        };
+        let mut sample = world.tick(phase);
+        // The accept queue stays out of it; the census comes once a second.
+        if let Reading::Got(listeners) = &mut sample.listeners.reading {
+            listeners[0].queued = 0;
+        }
+        if tick % 20 == 0 {
+            census = Some(sample.sockets.clone());
+        }
+        sample.sockets = census.clone().unwrap();
+        for event in engine.push(&sample).events {
+            if let Event::Onset(found) = event {
+                onset = Some(found);
+            }
+        }
+    }
+    let onset = onset.unwrap();
+    let tick = (onset.at_ns as f64 - 1e9) / TICK_NS as f64;
+    assert!((tick - 46.5).abs() <= 1.0, "{tick}: {onset:?}");
 }
 
 #[test]

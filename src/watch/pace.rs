@@ -4,6 +4,9 @@
 const SLACK_NS: u64 = 500_000;
 
 /// Paces one probe by what its last read cost.
+///
+/// Cost is CPU time: on a machine that is short of CPUs, time that passed while the watcher waited
+/// for one was no burden on anybody, and must not make it look away just when it matters.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     every_ns: u64,
@@ -24,8 +27,7 @@ impl Pace {
     }
 
     /// Records a read.
-    pub fn was_read(&mut self, begin_ns: u64, end_ns: u64) {
-        let cost_ns = end_ns.saturating_sub(begin_ns);
+    pub fn was_read(&mut self, begin_ns: u64, cost_ns: u64) {
         let wait_ns = self.every_ns.max(cost_ns.saturating_mul(self.rest));
         self.due_ns = begin_ns.saturating_add(wait_ns).saturating_sub(SLACK_NS);
     }

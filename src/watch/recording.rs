@@ -45,7 +45,7 @@ pub struct Header {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
     /// Reading or writing failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// Another file.
     #[error("this is no stallscope recording: it does not begin with STALLREC")]

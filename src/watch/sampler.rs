@@ -13,7 +13,7 @@ use stallscope_probes::{
     Probe, Reading, Why, cgroup, fds, heartbeat, netstat, process, ring, threads,
 };
 
-use super::clock::now_ns;
+use super::clock::{now_ns, thread_cpu_ns};
 use super::pace::Pace;
 
 const MS: u64 = 1_000_000;
@@ -52,6 +52,7 @@ pub struct Sampler {
     threads_pace: Pace,
     stacks_pace: Pace,
     rings: Probe<Vec<RingRaw>>,
+    rings_cost_ns: u64,
     rings_pace: Pace,
     sockets: Probe<SocketsRaw>,
     sockets_pace: Pace,
@@ -83,6 +84,7 @@ impl Sampler {
             threads_pace: Pace::new(interval_ns, THREADS_REST),
             stacks_pace: Pace::new(STACKS_EVERY_NS, THREADS_REST),
             rings: Probe::not_sampled("not read yet"),
+            rings_cost_ns: 0,
             rings_pace: Pace::new(interval_ns, RINGS_REST),
             sockets: Probe::not_sampled("not read yet"),
             sockets_pace: Pace::new(SOCKETS_EVERY_NS, SOCKETS_REST),
@@ -129,8 +131,10 @@ impl Sampler {
         self.read_sockets(&listeners, suspicious);
         let tcp = timed(|| netstat::read(&self.proc_root, self.pid));
         if self.cgroup_pace.is_due(now_ns()) {
-            self.cgroup = timed(|| cgroup::read(&self.proc_root, &self.cgroup_root, self.pid));
-            self.cgroup_pace.was_read(self.cgroup.begin_ns, self.cgroup.end_ns);
+            let (read, cost_ns) =
+                costed(|| cgroup::read(&self.proc_root, &self.cgroup_root, self.pid));
+            self.cgroup_pace.was_read(read.begin_ns, cost_ns);
+            self.cgroup = read;
         }
         let seq = self.seq;
         self.seq += 1;
@@ -167,8 +171,9 @@ impl Sampler {
         if !stale || !self.census_pace.is_due(begin_ns) {
             return;
         }
-        self.census = fds::census(&self.proc_root, self.pid);
-        self.census_pace.was_read(begin_ns, now_ns());
+        let (census, cost_ns) = costed(|| fds::census(&self.proc_root, self.pid));
+        self.census_pace.was_read(census.begin_ns, cost_ns);
+        self.census = census.reading;
         self.census_open = Some(open);
         self.unknown_inodes.clear();
     }
@@ -216,13 +221,12 @@ impl Sampler {
             }
         };
         if suspicious {
-            let rings = &self.rings;
-            self.rings_pace.hurry(rings.begin_ns, rings.cost_ns(), 0, SUSPICIOUS_REST);
+            self.rings_pace.hurry(self.rings.begin_ns, self.rings_cost_ns, 0, SUSPICIOUS_REST);
         }
         if !self.rings_pace.is_due(now_ns()) {
             return;
         }
-        self.rings = timed(|| {
+        (self.rings, self.rings_cost_ns) = costed(|| {
             let read = |fd: &i32| ring::read(&self.proc_root, self.pid, *fd);
             let rings: Vec<RingRaw> = fds.iter().map(read).collect();
             // A ring that was closed since the census is gone, not unreadable.
@@ -230,7 +234,7 @@ impl Sampler {
                 |ring: &RingRaw| ring.state.absence().is_none_or(|why| why.why != Why::Gone);
             Reading::Got(rings.into_iter().filter(there).collect())
         });
-        self.rings_pace.was_read(self.rings.begin_ns, self.rings.end_ns);
+        self.rings_pace.was_read(self.rings.begin_ns, self.rings_cost_ns);
     }
 
     fn read_threads(&mut self, suspicious: bool) {
@@ -238,14 +242,14 @@ impl Sampler {
             return;
         }
         let want_stacks = suspicious && self.stacks_pace.is_due(now_ns());
-        let mut read = timed(|| threads::read(&self.proc_root, self.pid, want_stacks));
+        let (mut read, cost_ns) = costed(|| threads::read(&self.proc_root, self.pid, want_stacks));
         if want_stacks {
-            self.stacks_pace.was_read(read.begin_ns, read.end_ns);
+            self.stacks_pace.was_read(read.begin_ns, cost_ns);
         } else if suspicious {
             keep_stacks(&mut read, &self.threads);
         }
         self.threads = read;
-        self.threads_pace.was_read(self.threads.begin_ns, self.threads.end_ns);
+        self.threads_pace.was_read(self.threads.begin_ns, cost_ns);
     }
 
     fn read_sockets(&mut self, listeners: &Probe<Vec<ListenerRaw>>, suspicious: bool) {
@@ -270,17 +274,19 @@ impl Sampler {
         };
         let (tracker, diag) = (&mut self.tracker, &self.diag);
         if let Some(before) = self.sockets.got().filter(|_| !whole) {
-            self.sockets = timed(|| {
+            let cost_ns;
+            (self.sockets, cost_ns) = costed(|| {
                 let dump = diag.as_ref().and_then(|diag| diag.connections_alive(&ports));
                 dump.map(|dump| tracker.update_alive(&dump, &ports, before))
             });
-            self.alive_pace.was_read(self.sockets.begin_ns, self.sockets.end_ns);
+            self.alive_pace.was_read(self.sockets.begin_ns, cost_ns);
         } else {
-            self.sockets = timed(|| {
+            let cost_ns;
+            (self.sockets, cost_ns) = costed(|| {
                 let dump = diag.as_ref().and_then(|diag| diag.connections(&ports, range));
                 dump.map(|dump| tracker.update(&dump, &ports, range))
             });
-            self.sockets_pace.was_read(self.sockets.begin_ns, self.sockets.end_ns);
+            self.sockets_pace.was_read(self.sockets.begin_ns, cost_ns);
         }
     }
 }
@@ -294,6 +300,13 @@ fn keep_stacks(read: &mut Probe<Vec<ThreadRaw>>, before: &Probe<Vec<ThreadRaw>>)
             thread.kernel_stack = stack.kernel_stack.clone();
         }
     }
+}
+
+/// Reads, and says what CPU time it cost.
+fn costed<T>(read: impl FnOnce() -> Reading<T>) -> (Probe<T>, u64) {
+    let before_ns = thread_cpu_ns();
+    let probe = timed(read);
+    (probe, thread_cpu_ns().saturating_sub(before_ns))
 }
 
 fn timed<T>(read: impl FnOnce() -> Reading<T>) -> Probe<T> {

@@ -33,6 +33,14 @@ pub enum TargetError {
     /// No process has this pid.
     #[error("there is no process {0}")]
     NoSuchProcess(i32),
+    /// The id is that of a thread other than the first of its process.
+    #[error("{tid} is a thread of process {pid}: name the process")]
+    Thread {
+        /// The thread.
+        tid: i32,
+        /// Its process.
+        pid: i32,
+    },
     /// The pid names this program itself.
     #[error("process {0} is stallscope itself: it cannot watch its own stall")]
     Oneself(i32),
@@ -71,6 +79,11 @@ pub fn resolve(selection: Selection) -> Result<Target, TargetError> {
     };
     if pid == rustix::process::getpid().as_raw_nonzero().get() {
         return Err(TargetError::Oneself(pid));
+    }
+    if let Some(&leader) = process::leader(proc_root, pid).got()
+        && leader != pid
+    {
+        return Err(TargetError::Thread { tid: pid, pid: leader });
     }
     let identity = match process::identity(proc_root, pid) {
         Reading::Got(identity) => identity,
@@ -162,6 +175,21 @@ mod tests {
         assert_eq!(choose(&[holding(10, 1)]), Some(10));
         assert_eq!(choose(&[holding(10, 1), holding(12, 10), holding(11, 10)]), Some(11));
         assert_eq!(choose(&[holding(20, 1), holding(10, 1)]), Some(10));
+    }
+
+    #[test]
+    fn a_thread_is_not_taken_for_a_process() {
+        let (tid_sender, tid) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tid_sender.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            ended.recv().ok();
+        });
+        let tid = tid.recv().unwrap();
+        let pid = std::process::id() as i32;
+        assert_eq!(resolve(Selection::Pid(tid)), Err(TargetError::Thread { tid, pid }));
+        drop(end);
+        thread.join().unwrap();
     }
 
     #[test]
