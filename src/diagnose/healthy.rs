@@ -63,7 +63,14 @@ fn signs_of_work(first: &Model, last: &Model) -> bool {
         matches!((then, now), (Some(then), Some(now)) if now > then)
     };
     let seen = |model: &Model| -> Option<u64> {
-        Some(model.served.got()?.iter().map(|served| served.raw.accepted_seen).sum())
+        Some(
+            model
+                .served
+                .got()?
+                .iter()
+                .map(|served| served.raw.accepted_seen)
+                .fold(0, u64::saturating_add),
+        )
     };
     cpu.is_some_and(|cores| cores > BUSY_CORES)
         || counted(|page| page.responses)
