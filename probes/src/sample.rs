@@ -320,7 +320,10 @@ impl RingState {
 
     /// Armed operations of one opcode.
     pub fn armed_of(&self, opcode: u8) -> u32 {
-        self.armed.iter().filter(|(op, _)| *op == opcode).map(|(_, count)| count).sum()
+        self.armed
+            .iter()
+            .filter(|(op, _)| *op == opcode)
+            .fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 }
 

@@ -55,7 +55,8 @@ pub struct Args {
     /// How long to go on after the stall was named
     #[arg(long, value_name = "DURATION", default_value = "6s", value_parser = duration)]
     stalled: Duration,
-    /// Where to put the recording and the report; default: reports/out, or the current folder
+    /// Where to put the folder `demo` with the recording and the report; default: reports/out where
+    /// there is a folder reports, else stallscope-out
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Progress lines instead of the TUI

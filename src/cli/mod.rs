@@ -41,15 +41,13 @@ struct Cli {
     command: Command,
 }
 
+// A comment here would hide that on the arguments, which says more: `serve` and `load` say theirs
+// after the options.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch a process: live TUI, or JSON lines with --headless
     Watch(watch::Args),
-    /// One verdict on a process, now
     Diagnose(diagnose::Args),
-    /// Open a recording in the TUI
     Replay(replay::Args),
-    /// Turn a recording into one HTML file
     Report(report::Args),
     /// Run an instrumented HTTP-to-Kafka server
     #[cfg(feature = "servers")]
@@ -57,7 +55,6 @@ enum Command {
     /// Put load on an HTTP server
     #[cfg(feature = "servers")]
     Load(load::Args),
-    /// See a server stall, and why, in under 90 seconds
     #[cfg(feature = "servers")]
     Demo(demo::Args),
 }
@@ -79,8 +76,20 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("stallscope: {error:#}");
+            eprintln!("stallscope: {}", sentence(&error));
             ExitCode::from(EXIT_ERROR)
         }
     }
+}
+
+/// The error and its causes, each once: many an error names its cause itself.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !sentence.contains(&cause) {
+            sentence.push_str(": ");
+            sentence.push_str(&cause);
+        }
+    }
+    sentence
 }

@@ -10,7 +10,9 @@ use super::EXIT_OK;
 use crate::tui::run_replay;
 use crate::watch::replay;
 
-/// Open a recording in the TUI: left and right step, [ and ] jump a second, o goes to the onset.
+/// Open a recording in the TUI.
+///
+/// Left and right step, [ and ] jump a second, o goes to the onset; ? shows all keys.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The recording (`watch --record FILE`)

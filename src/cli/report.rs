@@ -10,7 +10,9 @@ use super::EXIT_OK;
 use crate::report;
 use crate::watch::replay;
 
-/// Turn a recording into ONE self-contained HTML file that opens from disk without a network.
+/// Turn a recording into one HTML file.
+///
+/// The file is self-contained: it opens from disk, without a network.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The recording (`watch --record FILE`)

@@ -89,8 +89,10 @@ fn clients_waiting(now: &Model, app: &AppModel) -> Option<String> {
     let queued = Some(queued).filter(|queued| *queued > 0);
     let in_flight = app.raw.requests.saturating_sub(app.raw.responses);
     let served = now.served.got().into_iter().flatten();
-    let unread: u64 =
-        served.filter(|served| ours(served.raw.port)).map(|served| served.raw.unread_bytes).sum();
+    let unread: u64 = served
+        .filter(|served| ours(served.raw.port))
+        .map(|served| served.raw.unread_bytes)
+        .fold(0, u64::saturating_add);
     if let Some(queued) = queued {
         Some(format!("{queued} connections in the accept queue"))
     } else if in_flight > 0 {

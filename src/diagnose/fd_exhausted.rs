@@ -96,7 +96,9 @@ fn refusals(case: &Case<'_>) -> Option<Evidence> {
     }
     let rings = case.rings();
     let failed = rings.iter().flat_map(|ring| &ring.last.failed);
-    let refused: u32 = failed.filter(|(errno, _)| *errno == EMFILE).map(|(_, count)| count).sum();
+    let refused: u32 = failed
+        .filter(|(errno, _)| *errno == EMFILE)
+        .fold(0, |sum, (_, count)| sum.saturating_add(*count));
     (refused > 0)
         .then(|| word("completions with EMFILE in the ring", refused.to_string(), Some(last.at_ns)))
 }
@@ -104,7 +106,7 @@ fn refusals(case: &Case<'_>) -> Option<Evidence> {
 /// Connections whose peer has gone and that the server keeps: the usual leak.
 fn close_wait(last: &Model) -> Option<Evidence> {
     let served = last.served.got()?;
-    let count: u32 = served.iter().map(|served| served.raw.close_wait).sum();
+    let count: u32 = served.iter().map(|served| served.raw.close_wait).fold(0, u32::saturating_add);
     (count > 0).then(|| {
         number(
             "connections closed by the peer and not by the server",

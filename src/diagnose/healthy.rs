@@ -88,7 +88,14 @@ fn signs_of_work(first: &Model, last: &Model) -> bool {
         matches!((then, now), (Some(then), Some(now)) if now > then)
     };
     let seen = |model: &Model| -> Option<u64> {
-        Some(model.served.got()?.iter().map(|served| served.raw.accepted_seen).sum())
+        Some(
+            model
+                .served
+                .got()?
+                .iter()
+                .map(|served| served.raw.accepted_seen)
+                .fold(0, u64::saturating_add),
+        )
     };
     let connections = |model: &Model| -> Option<u64> {
         let served = model.served.got()?.iter();

@@ -21,6 +21,8 @@ pub struct ModelBuilder {
     ticks_per_s: u64,
     roles: Roles,
     process: Option<(u64, ProcessRaw)>,
+    /// The reading that takes its place once it is old enough itself.
+    process_next: Option<(u64, ProcessRaw)>,
     threads: BTreeMap<i32, (u64, ThreadRaw)>,
     /// The last models of the threads, and when they were read.
     thread_models: Option<(u64, Vec<ThreadModel>)>,
@@ -39,6 +41,7 @@ impl ModelBuilder {
             ticks_per_s: ticks_per_s.max(1),
             roles: Roles::default(),
             process: None,
+            process_next: None,
             threads: BTreeMap::new(),
             thread_models: None,
             rings: BTreeMap::new(),
@@ -93,21 +96,27 @@ impl ModelBuilder {
                 }
             }
         };
-        // CPU time comes in ticks of 10 ms: over less than a few of them a ratio is noise, so the
-        // base is kept until enough time has passed.
-        let base_is_old = self
-            .process
-            .as_ref()
-            .is_none_or(|(then_ns, _)| probe.begin_ns.saturating_sub(*then_ns) >= CPU_BASE_NS);
-        if base_is_old || matches!(cpu_cores, Reading::Absent(_)) {
-            self.process = Some((probe.begin_ns, raw.clone()));
-        }
+        self.keep_process(probe.begin_ns, raw, cpu_cores.got().is_none());
         Reading::Got(ProcessModel {
             state: raw.state,
             cpu_cores,
             rss_bytes: raw.rss_bytes,
             threads: raw.threads,
         })
+    }
+
+    /// CPU time comes in ticks of 10 ms: over less than a few of them a ratio is noise, so a
+    /// reading becomes the base of the next ones only when it is old enough.
+    fn keep_process(&mut self, at_ns: u64, raw: &ProcessRaw, anew: bool) {
+        if anew {
+            self.process = Some((at_ns, raw.clone()));
+            self.process_next = None;
+            return;
+        }
+        let next = self.process_next.get_or_insert_with(|| (at_ns, raw.clone()));
+        if at_ns.saturating_sub(next.0) >= CPU_BASE_NS {
+            self.process = Some(std::mem::replace(next, (at_ns, raw.clone())));
+        }
     }
 
     fn threads(
@@ -390,3 +399,7 @@ fn no_previous<T>() -> Reading<T> {
 fn restarted<T>() -> Reading<T> {
     Reading::absent(Why::Restarted, "a counter went back: this is another process or thread")
 }
+
+#[cfg(test)]
+#[path = "build_tests.rs"]
+mod tests;

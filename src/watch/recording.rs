@@ -56,6 +56,9 @@ pub enum RecordingError {
     /// It does not begin with a header.
     #[error("the recording is damaged at its very beginning: it has no readable header")]
     NoHeader,
+    /// A frame would not be read again.
+    #[error("a frame of {0} bytes is longer than a recording may hold ({FRAME_BYTES_MAX})")]
+    FrameLength(usize),
     /// A frame could not be encoded.
     #[error("a frame of the recording cannot be encoded: {0}")]
     Encode(postcard::Error),
@@ -94,7 +97,10 @@ impl<W: Write> Writer<W> {
             self.full = true;
             return Ok(());
         }
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let length = u32::try_from(payload.len())
+            .ok()
+            .filter(|length| *length <= FRAME_BYTES_MAX)
+            .ok_or(RecordingError::FrameLength(payload.len()))?;
         self.out.write_all(&length.to_le_bytes())?;
         self.out.write_all(&crc32fast::hash(&payload).to_le_bytes())?;
         self.out.write_all(&payload)?;
@@ -177,7 +183,14 @@ impl<R: Read> Iterator for Reader<R> {
                 ));
                 None
             }
-            Err(damage) => {
+            Err(Damage::Cut) => {
+                self.done = true;
+                self.loss = Some(String::from(
+                    "the recording breaks off within a frame: the watcher was killed or is still writing, or the file was cut; what came before is here",
+                ));
+                None
+            }
+            Err(Damage::Other(damage)) => {
                 self.done = true;
                 self.loss =
                     Some(format!("the recording is damaged: {damage}; what came before is here"));
@@ -198,17 +211,27 @@ fn read_or(
     })
 }
 
-/// The next frame; `None` at a clean end of the file; an error says what is damaged.
-fn read_frame(input: &mut impl Read) -> Result<Option<Frame>, String> {
+/// Why the next frame cannot be had.
+enum Damage {
+    /// The file ends within it: so a killed watcher leaves it.
+    Cut,
+    /// In words.
+    Other(String),
+}
+
+/// The next frame; `None` at a clean end of the file.
+fn read_frame(input: &mut impl Read) -> Result<Option<Frame>, Damage> {
     let mut head = [0; 8];
     let mut filled = 0;
     while filled < head.len() {
         match input.read(&mut head[filled..]) {
             Ok(0) if filled == 0 => return Ok(None),
-            Ok(0) => return Err(String::from("its last frame is cut short")),
+            Ok(0) => return Err(Damage::Cut),
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(format!("it cannot be read further ({error})")),
+            Err(error) => {
+                return Err(Damage::Other(format!("it cannot be read further ({error})")));
+            }
         }
     }
     let (length, sum) = head.split_at(4);
@@ -216,21 +239,25 @@ fn read_frame(input: &mut impl Read) -> Result<Option<Frame>, String> {
         |bytes: &[u8]| bytes.iter().rev().fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
     let (length, sum) = (word(length), word(sum));
     if length > FRAME_BYTES_MAX {
-        return Err(format!("a frame claims {length} bytes"));
+        return Err(Damage::Other(format!("a frame claims {length} bytes")));
     }
     // `take` and not a buffer of `length` bytes: a damaged length must not allocate.
     let mut payload = Vec::new();
     match input.by_ref().take(u64::from(length)).read_to_end(&mut payload) {
         Ok(read) if read < length as usize => {
-            return Err(String::from("its last frame is cut short"));
+            return Err(Damage::Cut);
         }
         Ok(_) => {}
-        Err(error) => return Err(format!("it cannot be read further ({error})")),
+        Err(error) => return Err(Damage::Other(format!("it cannot be read further ({error})"))),
     }
     if crc32fast::hash(&payload) != sum {
-        return Err(String::from("a frame's checksum does not match"));
+        return Err(Damage::Other(String::from("a frame's checksum does not match")));
     }
     postcard::from_bytes(&payload)
         .map(Some)
-        .map_err(|error| format!("a frame cannot be decoded ({error})"))
+        .map_err(|error| Damage::Other(format!("a frame cannot be decoded ({error})")))
 }
+
+#[cfg(test)]
+#[path = "recording_tests.rs"]
+mod tests;

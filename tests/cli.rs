@@ -1,0 +1,296 @@
+//! The command line as its users meet it: help, wrong usage, errors. Each wrong input is answered
+//! by a sentence and its own exit status.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests lay down files, and fail by panicking"
+)]
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use stallscope::watch::event::{Anchor, EndReason, Environment, Target};
+use stallscope::watch::recording::{Frame, Header, Writer};
+
+#[derive(Debug)]
+struct Printed {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn stallscope(args: &[&str]) -> Printed {
+    let output = Command::new(env!("CARGO_BIN_EXE_stallscope"))
+        .args(args)
+        // The help is wrapped to the terminal: here there is none.
+        .env_remove("COLUMNS")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    Printed {
+        status: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn help(command: &[&str]) -> String {
+    let printed = stallscope(&[command, &["--help"]].concat());
+    assert_eq!((printed.status, printed.stderr.as_str()), (0, ""));
+    let too_long = printed.stdout.lines().find(|line| line.chars().count() > 100);
+    assert_eq!(too_long, None);
+    printed.stdout
+}
+
+#[test]
+fn help_of_the_watcher() {
+    for command in ["watch", "diagnose", "replay", "report"] {
+        insta::assert_snapshot!(format!("help_{command}"), help(&[command]));
+    }
+}
+
+#[cfg(feature = "servers")]
+#[test]
+fn help_of_the_whole() {
+    insta::assert_snapshot!("help", help(&[]));
+    for command in ["serve", "load", "demo"] {
+        insta::assert_snapshot!(format!("help_{command}"), help(&[command]));
+    }
+}
+
+#[cfg(not(feature = "servers"))]
+#[test]
+fn the_watcher_alone_has_no_servers() {
+    insta::assert_snapshot!("help_watcher_alone", help(&[]));
+    for command in ["serve", "load", "demo"] {
+        let printed = stallscope(&[command]);
+        assert_eq!(printed.status, 2, "{printed:?}");
+        assert!(printed.stderr.contains("unrecognized subcommand"), "{printed:?}");
+    }
+}
+
+#[test]
+fn the_version_is_said() {
+    let printed = stallscope(&["--version"]);
+    assert_eq!(printed.stdout, format!("stallscope {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// Wrong usage: status 2, nothing on stdout, and words that tell what is wrong.
+fn misused(cases: &[(&str, &str)]) {
+    for (line, words) in cases {
+        let args: Vec<&str> = line.split(' ').filter(|arg| !arg.is_empty()).collect();
+        let printed = stallscope(&args);
+        assert_eq!(printed.status, 2, "{line}: {printed:?}");
+        assert_eq!(printed.stdout, "", "{line}: {printed:?}");
+        assert!(printed.stderr.contains(words), "{line}: {}", printed.stderr);
+    }
+}
+
+#[test]
+fn wrong_usage_of_the_watcher() {
+    misused(&[
+        ("", "Usage: stallscope <COMMAND>"),
+        ("look", "unrecognized subcommand 'look'"),
+        ("watch", "<--pid <N>|--port <P>>"),
+        ("watch --pid 1 --port 80", "cannot be used with"),
+        ("watch --pid 0", "0 is not in 1.."),
+        ("watch --pid -5", "unexpected argument '-5'"),
+        ("watch --pid nginx", "invalid digit"),
+        ("watch --port 0", "0 is not in 1..=65535"),
+        ("watch --port 65536", "65536 is not in 1..=65535"),
+        ("watch --pid 1 --interval 1ms", "the interval lies between 5ms and 10s"),
+        ("watch --pid 1 --interval 11s", "the interval lies between 5ms and 10s"),
+        ("watch --pid 1 --interval 50", "write it like 500ms, 30s or 1m30s"),
+        ("watch --pid 1 --for 0s", "write it like 500ms, 30s or 1m30s"),
+        ("watch --pid 1 --samples", "--headless"),
+        ("diagnose", "<--pid <N>|--port <P>>"),
+        ("replay", "<RECORDING>"),
+        ("report", "<RECORDING>"),
+        ("report a b", "unexpected argument 'b'"),
+    ]);
+}
+
+#[cfg(feature = "servers")]
+#[test]
+fn wrong_usage_of_the_servers() {
+    misused(&[
+        ("serve", "<STACK>"),
+        ("serve nginx", "[possible values: tokio, tokio-uring]"),
+        ("serve tokio --listen localhost", "invalid socket address"),
+        ("serve tokio --backlog 0", "0 is not in 1..=65535"),
+        ("serve tokio --kafka broker", "write it like host:9092"),
+        ("serve tokio --topic a/b", "a topic is 1 to 249 letters"),
+        ("serve tokio --max-body 0", "0 is not in 1.."),
+        ("serve tokio --message-timeout 800h", "24 days"),
+        ("serve tokio --fault sq-not-flushed", "tokio-uring"),
+        ("serve tokio --fault lightning", "lightning"),
+        ("load", "<URL>"),
+        ("load localhost:80", "http://"),
+        ("load https://localhost", "https"),
+        ("load http://localhost --connections 0", "0 is not in 1.."),
+        ("load http://localhost --rate 0", "0 is not in 1.."),
+        ("load http://localhost --get --data-bytes 1", "cannot be used with"),
+        ("demo --fault lightning", "sq-not-flushed, fd-exhausted"),
+        ("demo --stack nginx", "[possible values: tokio, tokio-uring]"),
+    ]);
+}
+
+/// An error: status 1, nothing on stdout, one sentence on stderr that holds `words` once.
+fn fails(args: &[&str], words: &str) {
+    let printed = stallscope(args);
+    assert_eq!((printed.status, printed.stdout.as_str()), (1, ""), "{args:?}: {printed:?}");
+    let sentence = printed.stderr.strip_prefix("stallscope: ").unwrap();
+    assert_eq!(sentence.lines().count(), 1, "{args:?}: {sentence}");
+    assert_eq!(sentence.matches(words).count(), 1, "{args:?}: {sentence}");
+}
+
+#[test]
+fn targets_that_are_none() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for command in ["watch", "diagnose"] {
+        fails(&[command, "--pid", "2147483647"], "there is no process 2147483647");
+        let port = free.to_string();
+        fails(&[command, "--port", &port], "no process listens on TCP port");
+    }
+}
+
+fn recording(path: &Path, end: bool) {
+    let header = Header {
+        target: Target {
+            pid: 100,
+            comm: String::from("server"),
+            cmdline: String::from("server"),
+            exe: None,
+            start_time_ticks: 7,
+            foreign_netns: false,
+            siblings: Vec::new(),
+        },
+        environment: Environment {
+            kernel: String::from("Linux"),
+            cpus: 2,
+            version: String::from("0.1.0"),
+            interval_ms: 50,
+            ticks_per_s: 100,
+            fd_limits: (None, None),
+            limits: Vec::new(),
+        },
+        anchor: Anchor { mono_ns: 0, real_ns: 0 },
+    };
+    let mut writer = Writer::begin(File::create(path).unwrap(), header).unwrap();
+    if end {
+        writer.frame(&Frame::End(EndReason::TimeUp)).unwrap();
+    }
+}
+
+#[test]
+fn files_that_are_no_recordings() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let folder_itself = folder.path().to_str().unwrap();
+    let missing = folder.path().join("missing");
+    for command in ["report", "replay"] {
+        fails(&[command, missing.to_str().unwrap()], "No such file");
+        fails(&[command, folder_itself], "Is a directory");
+        fails(&[command, &file("empty", b"")], "this is no stallscope recording");
+        fails(
+            &[command, &file("foreign", b"\x89PNG\r\n\x1a\nxxxx")],
+            "this is no stallscope recording",
+        );
+        fails(&[command, &file("newer", b"STALLREC\x09\0")], "format version 9");
+        fails(&[command, &file("cut", b"STALLREC\x01\0\x10\0")], "no readable header");
+    }
+    assert!(!folder.path().join("foreign.html").exists());
+}
+
+#[test]
+fn replay_needs_a_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.stallrec");
+    recording(&path, true);
+    fails(&["replay", path.to_str().unwrap()], "replay draws on a terminal");
+}
+
+#[test]
+fn a_report_is_written_beside_its_recording_and_never_over_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.stallrec");
+    recording(&path, false);
+    let name = path.to_str().unwrap();
+    let printed = stallscope(&["report", name]);
+    assert_eq!((printed.status, printed.stderr.as_str()), (0, ""), "{printed:?}");
+    assert!(printed.stdout.contains("run.html"), "{printed:?}");
+    let html = std::fs::read_to_string(folder.path().join("run.html")).unwrap();
+    assert!(html.contains("the recording has no end"), "the loss is said in the report");
+
+    let before = std::fs::read(&path).unwrap();
+    fails(&["report", name, "-o", name], "would be overwritten");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    let nowhere = folder.path().join("no/such/folder.html");
+    fails(&["report", name, "-o", nowhere.to_str().unwrap()], "cannot write");
+}
+
+#[test]
+fn a_recording_that_cannot_be_made_ends_the_watch() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("no/such/file");
+    let pid = std::process::id().to_string();
+    let args = ["watch", "--headless", "--pid", &pid, "--record", path.to_str().unwrap()];
+    fails(&args, "cannot record to");
+}
+
+#[test]
+fn stdout_that_is_full_is_an_error() {
+    let pid = std::process::id().to_string();
+    for args in
+        [vec!["watch", "--headless", "--for", "1s", "--pid", &pid], vec!["diagnose", "--pid", &pid]]
+    {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_stallscope"))
+            .args(&args)
+            .stdin(Stdio::null())
+            .stdout(full)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+        assert!(stderr.starts_with("stallscope: "), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    }
+}
+
+/// It answers of itself: an idle process that listens nowhere is healthy.
+#[test]
+fn an_idle_process_is_healthy() {
+    struct Killed(std::process::Child);
+    impl Drop for Killed {
+        fn drop(&mut self) {
+            self.0.kill().ok();
+            self.0.wait().ok();
+        }
+    }
+    let child = Killed(Command::new("sleep").arg("60").spawn().unwrap());
+    let printed = stallscope(&["diagnose", "--pid", &child.0.id().to_string()]);
+    assert_eq!((printed.status, printed.stderr.as_str()), (0, ""), "{printed:?}");
+    assert!(printed.stdout.starts_with("healthy-idle"), "{printed:?}");
+}
+
+#[cfg(feature = "servers")]
+#[test]
+fn servers_that_cannot_be() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for stack in ["tokio", "tokio-uring"] {
+        fails(&["serve", stack, "--listen", &address], "in use");
+    }
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().to_str().unwrap();
+    fails(
+        &["demo", "--headless", "--stack", "tokio", "--out", out],
+        "the tokio server has no io_uring",
+    );
+}
