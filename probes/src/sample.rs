@@ -12,7 +12,7 @@ use crate::reading::{Probe, Reading};
 /// Everything read in one tick. Times are `CLOCK_MONOTONIC` nanoseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Number of the tick, from 0.
+    /// Number of the tick, from 0; ticks that the watcher missed leave a gap.
     pub seq: u64,
     /// When this tick was due.
     pub due_ns: u64,

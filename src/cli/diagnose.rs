@@ -16,7 +16,7 @@ use crate::watch::{json, now_ns};
 /// One verdict on a process, now, within 3 seconds.
 ///
 /// Also when the stall began long before. Reads only: no ptrace, no signals. Exit status: 0
-/// healthy, 3 stalled, 1 error or too little to be seen, 2 usage.
+/// healthy, 3 stalled, 1 an error, or too little could be seen, 2 usage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -24,7 +24,7 @@ use crate::watch::{json, now_ns};
 /// terminal it shows a TUI (? for help); with --headless, or when stdout is no terminal, one JSON
 /// object a line.
 ///
-/// Exit status: 0 healthy to the end, 3 a stall was seen, 1 an error or too little to be seen,
+/// Exit status: 0 healthy to the end, 3 a stall was seen, 1 an error, or too little could be seen,
 /// 2 usage.
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -21,7 +21,12 @@ pub struct Case<'a> {
 }
 
 /// Causes judge the last ticks, at most this far back: what matters is what holds now.
-pub const JUDGED_NS: u64 = 2_000_000_000;
+pub const JUDGED_NS: u64 = 1_000_000_000;
+/// The longer look.
+const JUDGED_LONG_NS: u64 = 3_000_000_000;
+/// The onset may be the server's own record of its last progress: for a moment after it, heads
+/// still move and threads still wake with what was under way.
+const SETTLED_NS: u64 = 150_000_000;
 
 /// A thread over the judged ticks.
 #[derive(Debug, Clone)]
@@ -62,7 +67,16 @@ pub struct RingSpan<'a> {
 impl<'a> Case<'a> {
     /// The ticks that are judged: since the onset, at most [`JUDGED_NS`] back.
     pub fn judged(&self) -> &'a [Arc<Model>] {
-        let from_ns = self.onset.at_ns.max(self.now_ns.saturating_sub(JUDGED_NS));
+        self.from(self.onset.at_ns.saturating_add(SETTLED_NS), JUDGED_NS)
+    }
+
+    /// The ticks of a longer look, for what needs one: CPU time comes in clock ticks.
+    fn judged_long(&self) -> &'a [Arc<Model>] {
+        self.from(self.onset.at_ns, JUDGED_LONG_NS)
+    }
+
+    fn from(&self, earliest_ns: u64, back_ns: u64) -> &'a [Arc<Model>] {
+        let from_ns = earliest_ns.max(self.now_ns.saturating_sub(back_ns));
         let first = self.history.partition_point(|model| model.at_ns <= from_ns);
         &self.history[first..]
     }
@@ -89,13 +103,12 @@ impl<'a> Case<'a> {
             cpu_ticks: None,
         };
         let mut wants = Vec::new();
-        let mut first = None;
+        let seen = |model: &'a Arc<Model>| {
+            model.threads.got()?.iter().find(|thread| thread.tid == last.tid)
+        };
+        let first = self.judged_long().iter().find_map(seen);
         for model in self.judged() {
-            let threads = model.threads.got().into_iter().flatten();
-            let Some(thread) = threads.into_iter().find(|thread| thread.tid == last.tid) else {
-                continue;
-            };
-            first.get_or_insert(thread);
+            let Some(thread) = seen(model) else { continue };
             span.ticks += 1;
             match doing(thread) {
                 Doing::Running => span.running += 1,
@@ -104,7 +117,8 @@ impl<'a> Case<'a> {
                 Doing::Stopped | Doing::Unclear => {}
             }
             if let (Some(cpu), Some(delay)) = (thread.cpu_ratio.got(), thread.delay_ratio.got()) {
-                wants.push(cpu + delay);
+                // The two are read a moment after the clock: a little more than all is all.
+                wants.push((cpu + delay).min(1.0));
             }
         }
         if !wants.is_empty() {

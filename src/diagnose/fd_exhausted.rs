@@ -71,7 +71,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     Finding::Fits(Account {
         confidence,
         summary: format!(
-            "All {limit} file descriptors are in use ({} open), so no further connection can be accepted.",
+            "{} file descriptors are open and the limit is {limit}, so no further connection can be accepted.",
             fds.open
         ),
         evidence,

@@ -193,7 +193,12 @@ fn waiting_ops(ring: &RingSpan<'_>, since_ns: Option<u64>) -> Option<Evidence> {
             None => counts.push((op, 1)),
         }
     }
-    let words: Vec<String> = counts.iter().map(|(op, count)| format!("{count} {op}")).collect();
+    let mut words: Vec<String> = counts.iter().map(|(op, count)| format!("{count} {op}")).collect();
+    let listed = ring.last.pending.len() as u64;
+    let unlisted = u64::from(ring.last.sq_pending()).saturating_sub(listed);
+    if unlisted > 0 && listed > 0 {
+        words.push(format!("{unlisted} more"));
+    }
     (!words.is_empty()).then(|| {
         word(format!("ring {} operations not submitted", ring.fd), words.join(", "), since_ns)
     })

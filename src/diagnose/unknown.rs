@@ -5,8 +5,8 @@ use super::verdict::{Cause, Confidence};
 use super::{Account, Finding};
 
 pub(super) const NEXT: &[&str] = &[
-    "Run as root, or with CAP_SYS_PTRACE, if the summary says that something was not permitted.",
     "Record it (`stallscope watch --record FILE`) and look at the threads and rings in the report.",
+    "If the summary says that something was not permitted: run as root, or with CAP_SYS_PTRACE.",
     "Compare with docs/causes.md: it lists stalls that are known and not yet told apart by this version.",
 ];
 

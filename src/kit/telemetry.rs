@@ -15,7 +15,7 @@ pub enum TelemetryError {
     #[error("RUST_LOG is not a list of filters like info or stallscope=debug: {0}")]
     Filter(#[from] tracing_subscriber::filter::FromEnvError),
     /// The address for tokio-console cannot be had.
-    #[error("cannot serve tokio-console on {address}: {source}")]
+    #[error("cannot serve tokio-console on {address}")]
     Console {
         /// The address.
         address: SocketAddr,

@@ -175,6 +175,7 @@ pub(super) const fn end_reason(end: EndReason) -> &'static str {
         EndReason::TargetGone => "Watching ended: the process exited.",
         EndReason::Interrupted => "Watching ended: it was interrupted.",
         EndReason::RecordingEnds => "The recording ends here.",
+        EndReason::RecordingFull => "The recording reached its bound here; watching went on.",
     }
 }
 

@@ -48,11 +48,11 @@ pub(super) fn paragraph(facts: &Facts<'_>) -> String {
     text
 }
 
-/// `ring 9 unsubmitted entries 17`.
+/// `ring 9 unsubmitted entries: 17`.
 fn evidence_words(evidence: &Evidence) -> String {
     let (value, unit) = evidence_value(evidence);
     let unit = if unit.is_empty() { unit } else { format!(" {unit}") };
-    format!("{} {value}{unit}", shown(&evidence.signal))
+    format!("{}: {value}{unit}", shown(&evidence.signal))
 }
 
 /// Value and unit, printable.

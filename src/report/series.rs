@@ -84,8 +84,8 @@ const SPECS: [Spec; 8] = [
         none: "The process listens on no TCP port.",
         read: accept_queue,
         limit: |model| {
-            let limit = model.own_listeners().map(|listener| listener.limit).min()?;
-            Some((String::from("smallest limit"), f64::from(limit)))
+            let widest = model.own_listeners().max_by_key(|listener| listener.limit)?;
+            Some((format!("limit of {}", widest.local), f64::from(widest.limit)))
         },
     },
     Spec {

@@ -101,7 +101,7 @@ pub(super) const fn why(why: Why) -> &'static str {
         Why::NotSampled => "not read in this tick",
         Why::Locked => "left out by the kernel (lock held)",
         Why::Malformed => "not understood",
-        Why::NoPrevious => "needs a second reading",
+        Why::NoPrevious => "without an earlier one",
         Why::Restarted => "counter restarted",
         Why::Failed => "failed",
     }

@@ -163,6 +163,7 @@ impl Ended {
             Self::Reason(EndReason::TargetGone) => "the target has exited",
             Self::Reason(EndReason::Interrupted) => "interrupted",
             Self::Reason(EndReason::RecordingEnds) => "the recording ends here",
+            Self::Reason(EndReason::RecordingFull) => "the recording was full",
             Self::Lost => "the watcher stopped without giving a reason",
         }
     }

@@ -122,6 +122,8 @@ pub enum EndReason {
     Interrupted,
     /// The recording stops here.
     RecordingEnds,
+    /// The recording reached its bound; watching went on without it.
+    RecordingFull,
 }
 
 /// A CPU profile of one stretch of time, made by the target's own profiler.

@@ -67,6 +67,7 @@ impl Recorder {
     /// # Errors
     /// When the file cannot be written.
     pub fn end(mut self, reason: EndReason) -> Result<(PathBuf, bool), RecordingError> {
+        let reason = if self.writer.is_full() { EndReason::RecordingFull } else { reason };
         self.writer.frame(&Frame::End(reason))?;
         self.writer.flush()?;
         Ok((self.path, !self.writer.is_full()))

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use stallscope_probes::fds::Census;
 use stallscope_probes::heartbeat::PageReader;
 use stallscope_probes::sample::{
-    CgroupRaw, Holder, ListenerRaw, RINGS_MAX, RingRaw, Sample, SocketsRaw, ThreadRaw,
+    CgroupRaw, Holder, LISTENERS_MAX, ListenerRaw, RINGS_MAX, RingRaw, Sample, SocketsRaw,
+    ThreadRaw,
 };
 use stallscope_probes::sockets::{self, Diag, Tracker};
 use stallscope_probes::{
@@ -104,6 +105,11 @@ impl Sampler {
     /// Whether the target lives in another network namespace.
     pub fn foreign_netns(&self) -> bool {
         self.diag.got().is_some_and(Diag::foreign)
+    }
+
+    /// Notes ticks that were missed: their numbers are left out.
+    pub fn skip(&mut self, ticks: u64) {
+        self.seq = self.seq.saturating_add(ticks);
     }
 
     /// Reads everything that is due. `suspicious`: something waits and does not move, so look
@@ -209,6 +215,7 @@ impl Sampler {
         kept.sort_by_key(|listener| {
             (listener.holder == Holder::Other, listener.local, listener.inode)
         });
+        kept.truncate(LISTENERS_MAX);
         Reading::Got(kept)
     }
 

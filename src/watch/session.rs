@@ -155,7 +155,10 @@ impl Session {
             if end_ns.is_some_and(|end_ns| now_ns >= end_ns) {
                 return Ok(EndReason::TimeUp);
             }
-            due_ns = next_due(due_ns, self.interval_ns, now_ns);
+            let next_ns = next_due(due_ns, self.interval_ns, now_ns);
+            let ticks = next_ns.saturating_sub(due_ns) / self.interval_ns.max(1);
+            self.sampler.skip(ticks.saturating_sub(1));
+            due_ns = next_ns;
         }
     }
 
