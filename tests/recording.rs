@@ -52,7 +52,8 @@ fn a_replay_finds_what_the_live_run_found() {
     let replayed: Vec<Value> = incident
         .events
         .iter()
-        .map(|event| stallscope::watch::json::event(event, incident.anchor))
+        .map(|event| stallscope::watch::json::event(event, incident.anchor).to_string())
+        .map(|line| serde_json::from_str(&line).unwrap())
         .collect();
     assert_eq!(replayed, printed_events);
     let verdict = incident.verdict().unwrap();

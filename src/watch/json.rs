@@ -82,7 +82,8 @@ pub fn verdict(verdict: &Verdict, anchor: Anchor) -> Json {
 
 fn evidence(evidence: &Evidence, anchor: Anchor) -> Json {
     let value = match &evidence.value {
-        Value::Number(number) => json!(number),
+        // Three decimals are more than any of these is good for.
+        Value::Number(number) => json!((number * 1e3).round() / 1e3),
         Value::Text(text) => json!(text),
     };
     json!({
