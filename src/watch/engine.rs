@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stallscope_probes::sample::Sample;
 
 use super::event::{Event, Step};
+use super::notes;
 use crate::detect::{Detector, Onset, Transition};
 use crate::diagnose::verdict::{Cause, Confidence, Verdict};
 use crate::diagnose::{self, Case};
@@ -128,7 +129,8 @@ impl Engine {
             self.history.pop_front();
         }
         self.history.push_back(Arc::clone(&model));
-        let mut events = Vec::new();
+        let before = self.history.iter().rev().nth(1);
+        let mut events = before.map_or_else(Vec::new, |before| notes::between(before, &model));
         match self.detector.push(&model) {
             Some(Transition::Onset(onset)) => {
                 self.onset_ns = Some(onset.at_ns);

@@ -250,6 +250,13 @@ fn a_calm_server_is_spoken_of_once_and_again_when_it_changes_for_good() {
 }
 
 #[test]
+fn a_listener_that_is_closed_is_noted() {
+    let outcome = run(OURS, &[(Busy, 60), (Phase::Unlistening, 20)]);
+    assert_eq!(outcome.notes, ["no longer listens on 127.0.0.1:8080"]);
+    assert!(run(OURS, &[(Busy, 60), (Yield, 60), (Busy, 60)]).notes.is_empty());
+}
+
+#[test]
 fn a_certain_verdict_does_not_flip() {
     let outcome = run(OURS, &[(Busy, 60), (Yield, 60), (Blocked, 60)]);
     let certain = outcome

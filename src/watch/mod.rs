@@ -4,6 +4,7 @@ mod clock;
 pub mod engine;
 pub mod event;
 pub mod json;
+mod notes;
 mod pace;
 mod profiles;
 pub mod recorder;

@@ -35,6 +35,8 @@ pub enum Phase {
     Blocked,
     /// No fd is left; the loop is alive.
     FdsFull,
+    /// The listener is closed; what is open is served on.
+    Unlistening,
     /// SIGSTOP.
     Stopped,
     /// Entries left behind by a failed submission; the thread sleeps in epoll.
@@ -67,6 +69,7 @@ pub struct World {
     open: u64,
     page: HeartbeatRaw,
     served: ServedRaw,
+    listening: bool,
 }
 
 impl World {
@@ -80,7 +83,17 @@ impl World {
             ..HeartbeatRaw::default()
         };
         let served = ServedRaw { port: PORT, accepted_open: 20, ..ServedRaw::default() };
-        Self { kind, seq: 0, ring, thread: (0, 0, 0, 0), queued: 0, open: 31, page, served }
+        Self {
+            kind,
+            seq: 0,
+            ring,
+            thread: (0, 0, 0, 0),
+            queued: 0,
+            open: 31,
+            page,
+            served,
+            listening: true,
+        }
     }
 
     fn now_ns(&self) -> u64 {
@@ -134,6 +147,10 @@ impl World {
             Phase::Spin => self.spinning(false),
             Phase::Blocked => self.blocked(),
             Phase::FdsFull => self.fds_full(),
+            Phase::Unlistening => {
+                self.listening = false;
+                self.idle()
+            }
             Phase::Stopped => self.stopped(),
             Phase::LeftBehind => self.left_behind(),
             Phase::NotAccepting => self.not_accepting(),
@@ -254,7 +271,7 @@ impl World {
                     from_st_size: true,
                 },
             ),
-            listeners: probe(at_ns, vec![self.listener()]),
+            listeners: probe(at_ns, self.listening.then(|| self.listener()).into_iter().collect()),
             sockets: probe(at_ns, self.sockets()),
             rings: if self.kind.rights {
                 probe(at_ns, self.rings())
@@ -353,6 +370,8 @@ pub struct Outcome {
     pub verdicts: Vec<Verdict>,
     /// What was said while there was none.
     pub calm: Vec<Cause>,
+    /// What else was worth a line.
+    pub notes: Vec<String>,
     pub recoveries: Vec<f64>,
 }
 
@@ -380,7 +399,7 @@ pub fn run(kind: Kind, phases: &[(Phase, u64)]) -> Outcome {
                     }
                     Event::Verdict(verdict) => outcome.calm.push(verdict.cause),
                     Event::Recovered { at_ns, .. } => outcome.recoveries.push(tick(at_ns)),
-                    Event::Note { .. } => {}
+                    Event::Note { text, .. } => outcome.notes.push(text),
                 }
             }
         }

@@ -1,0 +1,41 @@
+//! What changed about a target between two ticks and is worth a line in the log, stall or not.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use super::event::Event;
+use crate::model::Model;
+
+/// Lines a single tick may add.
+const NOTES_MAX: usize = 8;
+
+/// Listeners and rings that came or went, and a changed fd limit. What could not be read in either
+/// tick is not compared.
+pub(super) fn between(before: &Model, now: &Model) -> Vec<Event> {
+    let mut texts = Vec::new();
+    if let (Some(then), Some(now)) = (listening(before), listening(now)) {
+        texts.extend(now.difference(&then).map(|at| format!("listens on {at}")));
+        texts.extend(then.difference(&now).map(|at| format!("no longer listens on {at}")));
+    }
+    if let (Some(then), Some(now)) = (rings(before), rings(now)) {
+        texts.extend(now.difference(&then).map(|fd| format!("has a new io_uring, fd {fd}")));
+        texts.extend(then.difference(&now).map(|fd| format!("has closed its io_uring, fd {fd}")));
+    }
+    if let (Some(then), Some(now)) = (before.fds.got(), now.fds.got())
+        && then.limit != now.limit
+    {
+        let words = |limit: Option<u64>| limit.map_or(String::from("none"), |max| max.to_string());
+        texts.push(format!("fd limit changed from {} to {}", words(then.limit), words(now.limit)));
+    }
+    let note = |text| Event::Note { at_ns: now.at_ns, text };
+    texts.into_iter().take(NOTES_MAX).map(note).collect()
+}
+
+fn listening(model: &Model) -> Option<BTreeSet<SocketAddr>> {
+    model.listeners.got()?;
+    Some(model.own_listeners().map(|listener| listener.local).collect())
+}
+
+fn rings(model: &Model) -> Option<BTreeSet<i32>> {
+    Some(model.rings.got()?.iter().map(|ring| ring.fd).collect())
+}
