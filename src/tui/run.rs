@@ -112,7 +112,14 @@ fn run(mut app: App, steps: Option<&Receiver<LiveUpdate>>) -> Result<Outcome, Tu
         return Err(TuiError::NoTerminal);
     }
     let mut guard = Guard::take().map_err(failed("take over"))?;
-    let left = turn(&mut app, &mut guard, steps)?;
+    let left = match turn(&mut app, &mut guard, steps) {
+        Ok(left) => left,
+        // A terminal that is gone fails to be drawn on, too; that is an end, not an error.
+        Err(TuiError::Terminal { .. }) if has_hung_up(Duration::ZERO).unwrap_or(true) => {
+            Left::Signal(SIGHUP)
+        }
+        Err(error) => return Err(error),
+    };
     Ok(Outcome { left, ended: app.ended() })
 }
 

@@ -3,6 +3,7 @@
 //! cursor.
 
 use std::io::{self, Stdout};
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -41,8 +42,10 @@ pub fn restore() {
 
 /// The terminal while it is ours.
 pub struct Guard {
-    /// What is drawn on.
-    pub screen: Terminal<CrosstermBackend<Stdout>>,
+    /// What is drawn on. Not dropped: its drop shows the cursor, as [`restore`] does already, and
+    /// prints when it cannot, which is a panic when the terminal is gone (ratatui 0.30,
+    /// `Terminal::drop`).
+    pub screen: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
     signals: Signals,
 }
 
@@ -64,7 +67,7 @@ impl Guard {
             .and_then(|()| execute!(io::stdout(), EnterAlternateScreen, Hide))
             .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
         match taken {
-            Ok(screen) => Ok(Self { screen, signals }),
+            Ok(screen) => Ok(Self { screen: ManuallyDrop::new(screen), signals }),
             Err(error) => {
                 restore();
                 Err(error)
