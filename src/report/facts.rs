@@ -213,7 +213,7 @@ fn episodes(events: &[Event]) -> Vec<Episode<'_>> {
 fn main_episode(episodes: &[Episode<'_>], end_ns: u64) -> Option<usize> {
     let length_ms = |episode: &Episode<'_>| match episode.recovered {
         Some((_, stalled_ms)) => stalled_ms,
-        None => end_ns.saturating_sub(episode.begin_ns().unwrap_or(0)) as f64 / 1e6,
+        None => end_ns.saturating_sub(episode.begin_ns().unwrap_or(end_ns)) as f64 / 1e6,
     };
     let key = |index: &usize| {
         episodes.get(*index).map(|episode| (episode.recovered.is_none(), length_ms(episode)))

@@ -1,6 +1,5 @@
 //! Watching one live process: the sampling loop.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -231,11 +230,6 @@ fn limits(sample: &Sample) -> Vec<String> {
     note("system calls of threads", thread.and_then(|thread| thread.syscall.absence()));
     note("wait channels of threads", thread.and_then(|thread| thread.wchan.absence()));
     limits
-}
-
-/// Whether `pid` is there, for callers that wait for its end.
-pub fn exists(pid: i32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 #[cfg(test)]
