@@ -64,19 +64,26 @@ fn any_waiting(now: &Model) -> bool {
     now.runtime_threads().any(|thread| doing(thread) == Doing::Waiting)
 }
 
-/// The event loop, told by the server's own beat.
+/// The event loop, told by the server's own page.
+///
+/// A beat is one timer among a loop's tasks: a saturated loop can be late with it by half a second
+/// and answer thousands all the while. So an answer or an accept shows as well that it turns.
 pub fn beat(before: Option<&AppModel>, now: &Model) -> Option<Look> {
     let app = now.app.got()?;
     let age_ms = app.beat_age_ms?;
-    let beat_ns = app.raw.beat_ns?;
-    let progress = if before.is_none_or(|before| before.raw.beat_ns != Some(beat_ns)) {
-        Progress::Made { at_ns: beat_ns, within_ns: 0 }
+    let alive_ns = last_sign_of_life(app)?;
+    let progress = if before.is_none_or(|before| last_sign_of_life(before) != Some(alive_ns)) {
+        Progress::Made { at_ns: alive_ns, within_ns: 0 }
     } else if age_ms > BEAT_MISSING_MS {
         Progress::None
     } else {
         Progress::Unknown
     };
     Some(Look { at_ns: now.at_ns, demand: clients_waiting(now, app), progress })
+}
+
+fn last_sign_of_life(app: &AppModel) -> Option<u64> {
+    app.raw.beat_ns.max(app.raw.last_response_ns).max(app.raw.last_accept_ns)
 }
 
 fn clients_waiting(now: &Model, app: &AppModel) -> Option<String> {

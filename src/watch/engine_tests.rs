@@ -12,8 +12,8 @@ use super::world::{Kind, Outcome, Phase, TICK_NS, World, run};
 use crate::diagnose::verdict::{Cause, Confidence};
 
 use Phase::{
-    Blocked, Busy, FdsFull, Idle, LeftBehind, NotAccepting, Pausing, Saturated, SlowRequests, Spin,
-    Stopped, Yield,
+    Blocked, Busy, FdsFull, Idle, LateBeat, LeftBehind, NotAccepting, Pausing, Saturated,
+    SlowRequests, Spin, Stopped, Yield,
 };
 
 const OURS: Kind = Kind { ring: true, page: true, rights: true };
@@ -164,6 +164,7 @@ fn healthy_twins_are_never_called_stalled() {
             [(Busy, 400), (Idle, 100)],
             [(Saturated, 400), (Idle, 100)],
             [(Idle, 100), (Saturated, 400)],
+            [(Saturated, 100), (LateBeat, 400)],
             [(Pausing, 400), (Busy, 100)],
             [(Busy, 50), (SlowRequests, 400)],
         ] {
@@ -273,7 +274,7 @@ proptest! {
     fn healthy_phases_in_any_order_stay_healthy(
         phases in proptest::collection::vec(
             (
-                prop_oneof![Just(Idle), Just(Busy), Just(Saturated), Just(Pausing), Just(SlowRequests)],
+                prop_oneof![Just(Idle), Just(Busy), Just(Saturated), Just(LateBeat), Just(Pausing), Just(SlowRequests)],
                 1_u64..80,
             ),
             1..8,

@@ -27,6 +27,8 @@ pub enum Phase {
     Busy,
     /// As much as it can do, the accept queue never empty, the thread always running.
     Saturated,
+    /// Saturated, and the timer of the beat never gets its turn.
+    LateBeat,
     /// An always-ready task: nothing is submitted, the thread spins through its loop.
     Yield,
     /// One poll does not return: the thread spins, and nothing is reaped.
@@ -142,7 +144,11 @@ impl World {
         let (state, nr, wchan) = match phase {
             Phase::Idle => self.idle(),
             Phase::Busy | Phase::Pausing => self.busy(phase),
-            Phase::Saturated => self.saturated(),
+            Phase::Saturated => {
+                self.beat();
+                self.saturated()
+            }
+            Phase::LateBeat => self.saturated(),
             Phase::Yield => self.spinning(true),
             Phase::Spin => self.spinning(false),
             Phase::Blocked => self.blocked(),
@@ -183,7 +189,6 @@ impl World {
     }
 
     fn saturated(&mut self) -> (TaskState, i64, &'static str) {
-        self.beat();
         self.progress(500);
         self.accept(20);
         self.cpu(30, 20);
