@@ -6,8 +6,8 @@ use stallscope_probes::ring;
 use stallscope_probes::sample::PENDING_OPS_MAX;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Some(state) = ring::parse(bytes).got() {
-        assert!(state.pending.len() <= PENDING_OPS_MAX);
-        assert!(state.armed.len() <= 256);
+    if let Some(parsed) = ring::parse(bytes).got() {
+        assert!(parsed.state.pending.got().is_some_and(|pending| pending.len() <= PENDING_OPS_MAX));
+        assert!(parsed.armed.operations.len() <= 256);
     }
 });

@@ -144,11 +144,11 @@ fn armed_operations(criterion: &mut Criterion) {
         }
         uring.submit().unwrap();
         armed = count;
-        let seen = ring::read(proc_root(), pid, uring.as_raw_fd()).state;
-        let seen = seen.got().map(|state| state.armed_of(opcode::Accept::CODE));
+        let seen = ring::read_fdinfo(proc_root(), pid, uring.as_raw_fd());
+        let seen = seen.got().map(|parsed| parsed.armed.of(opcode::Accept::CODE));
         assert_eq!(seen, Some(count), "the ring was not read, or is not what it should be");
         group.bench_function(BenchmarkId::new("armed", count), |bench| {
-            bench.iter(|| ring::read(proc_root(), pid, uring.as_raw_fd()));
+            bench.iter(|| ring::read_fdinfo(proc_root(), pid, uring.as_raw_fd()));
         });
     }
     group.finish();

@@ -16,7 +16,7 @@ fn main() {
         println!("its fds are unknown: {}", absence.detail);
     }
     for fd in census.got().map_or(&[][..], |census| &census.rings) {
-        println!("ring {fd}: {:?}", ring::read(proc_root, pid, *fd).state);
+        println!("ring {fd}: {:?}", ring::read_fdinfo(proc_root, pid, *fd));
     }
     let listeners = Diag::open(proc_root, pid).and_then(|diag| diag.listeners());
     if let Some(absence) = listeners.absence() {
@@ -26,7 +26,7 @@ fn main() {
         let inode = u64::from(listener.inode);
         if census.got().is_none_or(|census| census.socket_inodes.contains(&inode)) {
             let (queued, limit) = (listener.queued, listener.limit);
-            println!("{}: {queued} of {limit} queued, drops {:?}", listener.local, listener.drops);
+            println!("{}: {queued} of {limit:?} queued, drops {:?}", listener.local, listener.drops);
         }
     }
 }

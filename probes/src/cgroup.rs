@@ -69,6 +69,8 @@ pub fn parse(events: &[u8], cpu_stat: &[u8]) -> CgroupRaw {
         frozen: value(events, "frozen").map(|frozen| frozen != 0),
         nr_throttled: value(cpu_stat, "nr_throttled"),
         throttled_usec: value(cpu_stat, "throttled_usec"),
+        nr_periods: value(cpu_stat, "nr_periods"),
+        ..CgroupRaw::default()
     }
 }
 
@@ -119,7 +121,7 @@ mod tests {
         tree.file("sys/a/b/cpu.stat", "usage_usec 5\nnr_throttled 3\nthrottled_usec 900\n");
         let (proc_root, root) = (tree.root().join("proc"), tree.root().join("sys"));
         let full =
-            CgroupRaw { frozen: Some(true), nr_throttled: Some(3), throttled_usec: Some(900) };
+            CgroupRaw { frozen: Some(true), nr_throttled: Some(3), throttled_usec: Some(900), ..CgroupRaw::default() };
         assert_eq!(read(&proc_root, &root, 42), Reading::Got(full));
         assert_eq!(read(&proc_root, &root, 43), Reading::Got(CgroupRaw::default()));
         assert_eq!(read(&proc_root, &root, 44).absence().unwrap().why, Why::Unsupported);

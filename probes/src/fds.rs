@@ -10,7 +10,7 @@ use rustix::fs::{Dir, Mode, OFlags, PROC_SUPER_MAGIC};
 
 use crate::files;
 use crate::reading::{Reading, Why};
-use crate::sample::{FdsRaw, RINGS_MAX};
+use crate::sample::{FdLimitRaw, FdsRaw, RINGS_MAX};
 
 /// Fds looked at in one census or listing.
 pub const CENSUS_MAX: usize = 200_000;
@@ -45,11 +45,9 @@ pub enum Kind {
 /// anybody and in microseconds; before, and on file systems other than procfs, they are listed.
 pub fn read(proc_root: &Path, pid: i32) -> Reading<FdsRaw> {
     let folder = files::process(proc_root, pid);
-    let (limit_soft, limit_hard) = files::read(&folder.join("limits"), files::SMALL_MAX_BYTES)
-        .and_then(|bytes| parse_limit(&bytes))
-        .got()
-        .map_or((None, None), |limits| *limits);
-    let raw = |open, from_st_size| FdsRaw { open, limit_soft, limit_hard, from_st_size };
+    let limit = files::read(&folder.join("limits"), files::SMALL_MAX_BYTES)
+        .and_then(|bytes| parse_limit(&bytes));
+    let raw = |open, from_st_size| FdsRaw { open, limit: limit.clone(), from_st_size };
     let path = folder.join("fd");
     match count_from_size(&path) {
         // Zero is what older kernels say of every process.
@@ -144,14 +142,11 @@ pub fn parse_link(link: &[u8]) -> Kind {
         .map_or(Kind::Other, Kind::Socket)
 }
 
-/// A soft and a hard limit; `None` is "unlimited".
-type Limits = (Option<u64>, Option<u64>);
-
 /// Soft and hard `Max open files` of `/proc/PID/limits`.
 ///
 /// `procfs` has a parser for the whole file, but wants all sixteen lines to be right (and panics
 /// on short ones); this is read at every tick for one line.
-pub fn parse_limit(bytes: &[u8]) -> Reading<Limits> {
+pub fn parse_limit(bytes: &[u8]) -> Reading<FdLimitRaw> {
     let text = String::from_utf8_lossy(bytes);
     let mut words = text
         .lines()
@@ -163,7 +158,7 @@ pub fn parse_limit(bytes: &[u8]) -> Reading<Limits> {
         number => number.parse().ok().map(Some),
     };
     match (limit(), limit()) {
-        (Some(soft), Some(hard)) => Reading::Got((soft, hard)),
+        (Some(soft), Some(hard)) => Reading::Got(FdLimitRaw { soft, hard }),
         _ => Reading::absent(Why::Malformed, "limits has no line `Max open files` with two limits"),
     }
 }
@@ -180,10 +175,11 @@ mod tests {
 
     #[test]
     fn limits_by_line() {
-        let cases: [(&str, Option<Limits>); 6] = [
-            (LIMITS, Some((Some(1024), Some(524_288)))),
-            ("Max open files unlimited unlimited files", Some((None, None))),
-            ("Max open files 5 unlimited files", Some((Some(5), None))),
+        let limit = |soft, hard| Some(FdLimitRaw { soft, hard });
+        let cases: [(&str, Option<FdLimitRaw>); 6] = [
+            (LIMITS, limit(Some(1024), Some(524_288))),
+            ("Max open files unlimited unlimited files", limit(None, None)),
+            ("Max open files 5 unlimited files", limit(Some(5), None)),
             ("Max open files 5", None),
             ("Max open files many more files", None),
             ("", None),
@@ -218,8 +214,7 @@ mod tests {
         let fds = read(tree.root(), 42);
         let expected = FdsRaw {
             open: 2,
-            limit_soft: Some(1024),
-            limit_hard: Some(524_288),
+            limit: Reading::Got(FdLimitRaw { soft: Some(1024), hard: Some(524_288) }),
             from_st_size: false,
         };
         assert_eq!(fds.got(), Some(&expected));

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::reading::{Probe, Reading};
+use crate::reading::{Absence, Probe, Reading};
 
 /// Everything read in one tick. Times are `CLOCK_MONOTONIC` nanoseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,8 +34,17 @@ pub struct Sample {
     pub tcp: Probe<TcpRaw>,
     /// Its heartbeat page, if it keeps one.
     pub heartbeat: Probe<HeartbeatRaw>,
+    /// What its open fds are, from the last census of them.
+    pub fd_kinds: Probe<FdKindsRaw>,
+    /// TCP connections that the target itself has made: to its brokers, databases, peers (at most
+    /// [`PEERS_MAX`]).
+    pub peers: Probe<Vec<PeerRaw>>,
     /// Its cgroup.
     pub cgroup: Probe<CgroupRaw>,
+    /// How long tasks of its cgroup, or of the machine, waited for want of a resource.
+    pub pressure: Probe<PressureRaw>,
+    /// The watcher itself.
+    pub watcher: WatcherRaw,
 }
 
 /// Threads read in detail per sample.
@@ -48,6 +57,10 @@ pub const LISTENERS_MAX: usize = 64;
 pub const DESTINATIONS_MAX: usize = 8;
 /// Entries not yet submitted that are kept per ring.
 pub const PENDING_OPS_MAX: usize = 32;
+/// Completions, reaped or not, whose results are looked at per ring.
+pub const RECENT_COMPLETIONS_MAX: u32 = 32;
+/// Connections of the target's own making that are followed.
+pub const PEERS_MAX: usize = 32;
 
 /// The state letter of proc(5), `/proc/PID/stat` field 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -143,6 +156,17 @@ pub struct ThreadRaw {
     pub wchan: Reading<String>,
     /// Its kernel stack, innermost first; read only on suspicion.
     pub kernel_stack: Reading<Vec<String>>,
+    /// How often it gave up its CPU, and how often it was made to (`status`); read seldom.
+    pub switches: Reading<SwitchesRaw>,
+}
+
+/// From `/proc/PID/task/TID/status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchesRaw {
+    /// `voluntary_ctxt_switches`: it went to sleep.
+    pub voluntary: u64,
+    /// `nonvoluntary_ctxt_switches`: it was preempted.
+    pub involuntary: u64,
 }
 
 /// From `/proc/PID/task/TID/schedstat`.
@@ -174,16 +198,44 @@ pub enum SyscallRaw {
 }
 
 /// Open fds and their limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdsRaw {
     /// Open now.
     pub open: u64,
-    /// Soft `RLIMIT_NOFILE`; absent when unlimited or unreadable.
-    pub limit_soft: Option<u64>,
-    /// Hard `RLIMIT_NOFILE`.
-    pub limit_hard: Option<u64>,
+    /// `RLIMIT_NOFILE`.
+    pub limit: Reading<FdLimitRaw>,
     /// Whether `open` came from `st_size` of `/proc/PID/fd` (6.2+) rather than from a listing.
     pub from_st_size: bool,
+}
+
+/// `RLIMIT_NOFILE`; `None` is "unlimited".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdLimitRaw {
+    /// Soft limit: what counts.
+    pub soft: Option<u64>,
+    /// Hard limit.
+    pub hard: Option<u64>,
+}
+
+/// What the open fds are, by their links in `/proc/PID/fd`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdKindsRaw {
+    /// Sockets of any family.
+    pub sockets: u32,
+    /// `io_uring` instances.
+    pub rings: u32,
+    /// epoll instances.
+    pub epolls: u32,
+    /// eventfds, timerfds, signalfds, pidfds and other anonymous inodes.
+    pub anonymous: u32,
+    /// Pipes.
+    pub pipes: u32,
+    /// Files, folders and devices.
+    pub files: u32,
+    /// Fds looked at.
+    pub looked_at: u32,
+    /// Whether there were more fds than the census looks at.
+    pub truncated: bool,
 }
 
 /// Who holds a listening socket.
@@ -208,8 +260,8 @@ pub struct ListenerRaw {
     /// Accept queue: connections established but not accepted (`ss -l` Recv-Q).
     pub queued: u32,
     /// Accept queue limit: the smaller of backlog and somaxconn (`ss -l` Send-Q). The queue is
-    /// full at limit + 1.
-    pub limit: u32,
+    /// full at limit + 1. `/proc/net/tcp` does not tell it.
+    pub limit: Option<u32>,
     /// Connections and SYNs dropped at this socket since it was made.
     pub drops: Option<u32>,
     /// Who holds it.
@@ -242,6 +294,8 @@ pub struct ServedRaw {
     pub close_wait: u32,
     /// `SYN_RECV`: the handshake is not done.
     pub syn_recv: u32,
+    /// `TIME_WAIT` on the served port: this side closed first.
+    pub time_wait: u32,
     /// Accepted connections with unread bytes.
     pub unread_sockets: u32,
     /// Their unread bytes.
@@ -264,24 +318,140 @@ pub struct PortsRaw {
     pub range: (u16, u16),
     /// Distinct local ports within the range that some TCP socket uses, `TIME_WAIT` included.
     pub in_use: u32,
-    /// `TIME_WAIT` sockets with a local port in the range.
+    /// `TIME_WAIT` sockets with a local port in the range that is not served: connections made
+    /// here, and closed here first.
     pub time_wait: u32,
     /// Destinations that use most of the range, most first (at most [`DESTINATIONS_MAX`]). Only
     /// sockets of one (source, destination) share the range, so this is the real head room.
     pub top: Vec<(SocketAddr, u32)>,
 }
 
-/// One `io_uring`, from `/proc/PID/fdinfo/FD`. Heads and tails are u32 and wrap.
+/// A TCP connection of the target's own making (its local port is not one it listens on).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRaw {
+    /// The other side.
+    pub remote: SocketAddr,
+    /// Its local port.
+    pub local_port: u16,
+    /// Its inode.
+    pub inode: u32,
+    /// Its state.
+    pub state: TcpState,
+    /// Bytes received and not read by the target.
+    pub unread_bytes: u32,
+    /// Bytes written by the target and not acknowledged by the other side (`ss` Send-Q).
+    pub unsent_bytes: u32,
+    /// What `INET_DIAG_INFO` says; absent while connecting.
+    pub info: Option<PeerInfoRaw>,
+}
+
+/// From `struct tcp_info` (`linux/tcp.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerInfoRaw {
+    /// Retransmissions of the oldest unacknowledged segment, in a row.
+    pub retransmits: u8,
+    /// Segments sent again since the connection began.
+    pub retransmitted: u32,
+    /// Smoothed round-trip time, microseconds.
+    pub rtt_us: u32,
+    /// Segments sent and not acknowledged.
+    pub unacked: u32,
+    /// Since data was last sent, ms.
+    pub last_sent_ms: u32,
+    /// Since data was last received, ms.
+    pub last_received_ms: u32,
+}
+
+/// States of a TCP socket (`include/net/tcp_states.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+#[expect(missing_docs, reason = "the names of RFC 9293")]
+pub enum TcpState {
+    Established = 1,
+    SynSent = 2,
+    SynRecv = 3,
+    FinWait1 = 4,
+    FinWait2 = 5,
+    TimeWait = 6,
+    Close = 7,
+    CloseWait = 8,
+    LastAck = 9,
+    Listen = 10,
+    Closing = 11,
+    NewSynRecv = 12,
+}
+
+impl TcpState {
+    /// From the number in a message; `None` for one this version does not know.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Established,
+            2 => Self::SynSent,
+            3 => Self::SynRecv,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            7 => Self::Close,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            12 => Self::NewSynRecv,
+            _ => return None,
+        })
+    }
+}
+
+/// One `io_uring`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingRaw {
     /// The fd of the ring in the target.
     pub fd: i32,
-    /// The counters; absent (`Locked`) when the kernel left the section out.
+    /// Where `state` comes from.
+    pub source: RingSource,
+    /// The counters; absent when they could not be read, with the reason.
     pub state: Reading<RingState>,
+    /// What only fdinfo tells; absent until it was read, which is seldom.
+    pub armed: Reading<ArmedRaw>,
 }
 
-/// The counters of one ring.
+/// Where the counters of a ring come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RingSource {
+    /// The ring's own memory, mapped read-only.
+    Memory {
+        /// Whether fdinfo has confirmed the layout; until then only its own masks and entries do.
+        confirmed: bool,
+    },
+    /// `/proc/PID/fdinfo/FD`, and why not its memory.
+    Fdinfo(Absence),
+}
+
+/// Operations in flight, from `/proc/PID/fdinfo/FD`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArmedRaw {
+    /// When that read had ended, `CLOCK_MONOTONIC` ns.
+    pub at_ns: u64,
+    /// By opcode number (13 accept, 22 read, 26 send, 27 recv).
+    pub operations: Vec<(u8, u32)>,
+    /// Completions that did not fit the queue and wait in the overflow list.
+    pub overflow: u32,
+}
+
+impl ArmedRaw {
+    /// Operations of one opcode.
+    pub fn of(&self, opcode: u8) -> u32 {
+        self.operations
+            .iter()
+            .filter(|(op, _)| *op == opcode)
+            .fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+}
+
+/// The counters of one ring. Heads and tails are u32 and wrap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingState {
     /// Submission queue entries.
     pub sq_entries: u32,
@@ -295,16 +465,44 @@ pub struct RingState {
     pub cq_head: u32,
     /// Next completion the kernel will post.
     pub cq_tail: u32,
-    /// Whether the kernel polls the submission queue itself (SQPOLL).
-    pub sqpoll: bool,
-    /// Completions that did not fit the queue and wait in the overflow list.
-    pub overflow: u32,
-    /// Armed operations by opcode number (13 accept, 22 read, 26 send, 27 recv).
-    pub armed: Vec<(u8, u32)>,
-    /// Entries prepared and not submitted: opcode and fd (at most [`PENDING_OPS_MAX`]).
-    pub pending: Vec<(String, i32)>,
+    /// Whether the kernel polls the submission queue itself (SQPOLL); the ring's memory does not
+    /// tell, fdinfo does.
+    pub sqpoll: Option<bool>,
+    /// Whether completions wait in the overflow list (`IORING_SQ_CQ_OVERFLOW`).
+    pub overflowing: bool,
+    /// Entries the kernel refused as malformed, since the ring was made; fdinfo does not tell.
+    pub sq_dropped: Option<u32>,
+    /// Completions lost for want of memory, since the ring was made; fdinfo does not tell.
+    pub cq_lost: Option<u32>,
+    /// Entries prepared and not submitted: opcode and fd (at most [`PENDING_OPS_MAX`]); absent
+    /// where the size of an entry cannot be told.
+    pub pending: Reading<Vec<(String, i32)>>,
     /// Results below zero among completions not reaped: errno (positive) and how many.
-    pub failed: Vec<(i32, u32)>,
+    pub failed: Reading<Vec<(i32, u32)>>,
+    /// Results below zero among the last completions posted, reaped or not (at most
+    /// [`RECENT_COMPLETIONS_MAX`] are looked at): errno and how many. fdinfo does not tell.
+    pub recent: Reading<Vec<(i32, u32)>>,
+}
+
+impl Default for RingState {
+    /// A ring of no entries in which nothing happened.
+    fn default() -> Self {
+        Self {
+            sq_entries: 0,
+            sq_head: 0,
+            sq_tail: 0,
+            cq_entries: 0,
+            cq_head: 0,
+            cq_tail: 0,
+            sqpoll: None,
+            overflowing: false,
+            sq_dropped: None,
+            cq_lost: None,
+            pending: Reading::Got(Vec::new()),
+            failed: Reading::Got(Vec::new()),
+            recent: Reading::Got(Vec::new()),
+        }
+    }
 }
 
 impl RingState {
@@ -316,14 +514,6 @@ impl RingState {
     /// Completions posted and not yet reaped.
     pub const fn cq_pending(&self) -> u32 {
         self.cq_tail.wrapping_sub(self.cq_head)
-    }
-
-    /// Armed operations of one opcode.
-    pub fn armed_of(&self, opcode: u8) -> u32 {
-        self.armed
-            .iter()
-            .filter(|(op, _)| *op == opcode)
-            .fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 }
 
@@ -353,6 +543,107 @@ pub struct CgroupRaw {
     pub nr_throttled: Option<u64>,
     /// `cpu.stat: throttled_usec`.
     pub throttled_usec: Option<u64>,
+    /// `cpu.stat: nr_periods`.
+    pub nr_periods: Option<u64>,
+    /// `memory.events: high`: slowed down for using more than `memory.high`.
+    pub memory_high: Option<u64>,
+    /// `memory.events: max`: about to go over `memory.max`.
+    pub memory_max: Option<u64>,
+    /// `memory.events: oom`.
+    pub oom: Option<u64>,
+    /// `memory.events: oom_kill`.
+    pub oom_kill: Option<u64>,
+}
+
+/// Pressure stall information (`Documentation/accounting/psi.rst`): time that tasks waited, since
+/// boot, or since the cgroup was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PressureRaw {
+    /// Whose.
+    pub scope: PressureScope,
+    /// For a CPU.
+    pub cpu: Option<StallTimeRaw>,
+    /// For memory.
+    pub memory: Option<StallTimeRaw>,
+    /// For a disk.
+    pub io: Option<StallTimeRaw>,
+}
+
+/// Whose pressure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PressureScope {
+    /// The target's cgroup.
+    Cgroup,
+    /// The whole machine (`/proc/pressure`).
+    Machine,
+}
+
+/// `total=` of the two lines of a pressure file, microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StallTimeRaw {
+    /// At least one task waited.
+    pub some_us: u64,
+    /// All tasks that were not idle waited; not every kernel says it of CPUs.
+    pub full_us: Option<u64>,
+}
+
+/// The watcher's own doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatcherRaw {
+    /// CPU time of its whole process since it began, ns.
+    pub cpu_ns: u64,
+    /// CPU time of the thread that samples and judges, ns.
+    pub sampling_cpu_ns: u64,
+    /// Its resident memory, bytes; read seldom.
+    pub rss_bytes: Option<u64>,
+    /// Its open fds; read seldom.
+    pub open_fds: Option<u64>,
+    /// Time between ticks that was asked for, ns.
+    pub interval_asked_ns: u64,
+    /// Time between ticks now, ns: longer when the budget does not allow what was asked for.
+    pub interval_ns: u64,
+    /// The budget: CPU time per time, in millionths (10,000 is 1 % of a core).
+    pub budget_ppm: u32,
+    /// Ticks that were due and did not take place, since it began.
+    pub ticks_missed: u64,
+    /// What the last read of each probe cost.
+    pub costs: Vec<ProbeCostRaw>,
+}
+
+/// What one probe costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeCostRaw {
+    /// Which.
+    pub probe: ProbeId,
+    /// CPU time of its last read, ns.
+    pub cost_ns: u64,
+    /// Time between its reads at present, ns.
+    pub every_ns: u64,
+}
+
+/// The probes, as the watcher paces them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeId {
+    /// Process, fds, heartbeat page and the rings' memory: read at every tick.
+    Fast,
+    /// Listening sockets.
+    Listeners,
+    /// Threads.
+    Threads,
+    /// What the fds are.
+    FdCensus,
+    /// Connections and ephemeral ports.
+    Connections,
+    /// Connections of the target's own making.
+    Peers,
+    /// fdinfo of the rings.
+    RingFdinfo,
+    /// TCP counters of the namespace.
+    Counters,
+    /// cgroup and pressure.
+    Cgroup,
 }
 
 /// The heartbeat page as read from outside. Times are `CLOCK_MONOTONIC` ns; 0 on the page means

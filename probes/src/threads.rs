@@ -55,6 +55,7 @@ fn read_one(tasks: &Path, tid: i32, want_stack: bool) -> Option<ThreadRaw> {
         wchan: permitted_wchan(wchan, &syscall, stat.state),
         syscall: optional(syscall, "CONFIG_HAVE_ARCH_TRACEHOOK"),
         kernel_stack,
+        switches: Reading::absent(Why::NotSampled, "not due"),
     })
 }
 

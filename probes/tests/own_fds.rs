@@ -17,7 +17,7 @@ fn many_rounds_leave_as_many_fds_open_as_one() {
         process::identity(proc_root, pid);
         threads::read(proc_root, pid, true);
         fds::census(proc_root, pid);
-        ring::read(proc_root, pid, 0);
+        ring::read_fdinfo(proc_root, pid, 0);
         netstat::read(proc_root, pid);
         cgroup::read(proc_root, Path::new("/sys/fs/cgroup"), pid);
         local_port_range(proc_root, pid);

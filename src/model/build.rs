@@ -66,7 +66,7 @@ impl ModelBuilder {
                 .fds
                 .reading
                 .as_ref()
-                .map(|fds| FdsModel { open: fds.open, limit: fds.limit_soft }),
+                .map(|fds| FdsModel { open: fds.open, limit: fds.limit.clone() }),
             listeners: self.listeners(&sample.listeners.reading),
             served: sockets.reading.as_ref().map(|raw| served(raw, sockets.end_ns)),
             ports: sockets.reading.as_ref().map(ports),
@@ -231,7 +231,9 @@ impl ModelBuilder {
                 return RingModel {
                     fd: raw.fd,
                     at_ns,
+                    source: raw.source.clone(),
                     state: raw.state.clone(),
+                    armed: raw.armed.clone(),
                     submissions_per_s: Reading::Absent(absence.clone()),
                     completions_per_s: Reading::Absent(absence.clone()),
                 };
@@ -253,7 +255,9 @@ impl ModelBuilder {
         let model = RingModel {
             fd: raw.fd,
             at_ns,
+            source: raw.source.clone(),
             state: raw.state.clone(),
+            armed: raw.armed.clone(),
             submissions_per_s: rate(|ring| ring.sq_head),
             completions_per_s: rate(|ring| ring.cq_head),
         };

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use stallscope_probes::Reading;
 use stallscope_probes::sample::{
-    HeartbeatRaw, Holder, RingState, ServedRaw, SyscallRaw, TaskState,
+    ArmedRaw, FdLimitRaw, HeartbeatRaw, Holder, RingSource, RingState, ServedRaw, SyscallRaw,
+    TaskState,
 };
 
 pub use build::ModelBuilder;
@@ -102,18 +103,23 @@ pub struct ThreadModel {
 }
 
 /// Open fds against their limit.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdsModel {
     /// Open now.
     pub open: u64,
-    /// Soft limit; `None` when unlimited.
-    pub limit: Option<u64>,
+    /// `RLIMIT_NOFILE`.
+    pub limit: Reading<FdLimitRaw>,
 }
 
 impl FdsModel {
-    /// Open over limit, 0 to 1 (above when the limit was lowered); `None` when unlimited.
+    /// The soft limit; `None` when there is none, or it could not be read.
+    pub fn soft_limit(&self) -> Option<u64> {
+        self.limit.got().and_then(|limit| limit.soft)
+    }
+
+    /// Open over limit, 0 to 1 (above when the limit was lowered); `None` without a limit.
     pub fn used_ratio(&self) -> Option<f64> {
-        self.limit.filter(|limit| *limit > 0).map(|limit| self.open as f64 / limit as f64)
+        self.soft_limit().filter(|limit| *limit > 0).map(|limit| self.open as f64 / limit as f64)
     }
 }
 
@@ -128,8 +134,8 @@ pub struct ListenerModel {
     pub holder: Holder,
     /// Accept queue: established, not accepted.
     pub queued: u32,
-    /// Limit of the accept queue.
-    pub limit: u32,
+    /// Limit of the accept queue; `/proc/net/tcp` does not tell it.
+    pub limit: Option<u32>,
     /// Dropped at this socket since it was made.
     pub drops: Option<u32>,
     /// Dropped since the tick before.
@@ -167,8 +173,12 @@ pub struct RingModel {
     pub fd: i32,
     /// When it was read: not at every tick.
     pub at_ns: u64,
+    /// Where its counters come from.
+    pub source: RingSource,
     /// Its counters; absent (`Locked`) when the kernel left them out of this read.
     pub state: Reading<RingState>,
+    /// Operations in flight, from the last read of its fdinfo.
+    pub armed: Reading<ArmedRaw>,
     /// Entries the kernel took, per second, between the last two good reads.
     pub submissions_per_s: Reading<f64>,
     /// Completions the application reaped, per second, between the last two good reads.

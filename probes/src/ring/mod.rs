@@ -10,29 +10,28 @@ mod parse;
 
 use std::path::Path;
 
-pub use parse::parse;
+pub use parse::{Parsed, parse};
 
 use crate::fds::{Kind, parse_link};
 use crate::files;
 use crate::reading::{Absence, Reading, Why};
-use crate::sample::{RingRaw, RingState};
 
 /// Text read of one ring. 4 MiB hold the lines of about 190,000 armed operations.
 pub const TEXT_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Reads one ring.
-pub fn read(proc_root: &Path, pid: i32, fd: i32) -> RingRaw {
+/// Reads the fdinfo of one ring.
+pub fn read_fdinfo(proc_root: &Path, pid: i32, fd: i32) -> Reading<Parsed> {
     let process = files::process(proc_root, pid);
-    let state = files::read(&process.join("fdinfo").join(fd.to_string()), TEXT_MAX_BYTES)
+    let parsed = files::read(&process.join("fdinfo").join(fd.to_string()), TEXT_MAX_BYTES)
         .and_then(|bytes| parse(&bytes));
-    RingRaw { fd, state: explain(state, &process.join("fd").join(fd.to_string())) }
+    explain(parsed, &process.join("fd").join(fd.to_string()))
 }
 
 /// A section that is missing means "locked" only if the fd still is a ring: it may have been
 /// closed, and its number given to something else.
-fn explain(state: Reading<RingState>, link_path: &Path) -> Reading<RingState> {
+fn explain(parsed: Reading<Parsed>, link_path: &Path) -> Reading<Parsed> {
     use std::os::unix::ffi::OsStrExt;
-    match state {
+    match parsed {
         Reading::Absent(Absence { why: Why::Locked, detail }) => {
             files::link(link_path).and_then(|link| match parse_link(link.as_os_str().as_bytes()) {
                 Kind::Ring => Reading::absent(Why::Locked, detail),
@@ -66,10 +65,9 @@ mod tests {
             if let Some(target) = link {
                 tree.link("42/fd/7", target);
             }
-            let ring = read(tree.root(), 42, 7);
-            assert_eq!(ring.fd, 7);
-            assert_eq!(ring.state.absence().unwrap().why, why, "{link:?}");
+            let ring = read_fdinfo(tree.root(), 42, 7);
+            assert_eq!(ring.absence().unwrap().why, why, "{link:?}");
         }
-        assert_eq!(read(Tree::new().root(), 42, 7).state.absence().unwrap().why, Why::Gone);
+        assert_eq!(read_fdinfo(Tree::new().root(), 42, 7).absence().unwrap().why, Why::Gone);
     }
 }

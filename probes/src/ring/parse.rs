@@ -1,7 +1,7 @@
 //! From the text of a ring's fdinfo to its counters. Pure.
 
 use crate::reading::{Reading, Why};
-use crate::sample::{PENDING_OPS_MAX, RingState};
+use crate::sample::{ArmedRaw, PENDING_OPS_MAX, RingState};
 
 /// Different errnos kept of failed completions.
 const ERRNOS_MAX: usize = 64;
@@ -10,12 +10,21 @@ const ERRNOS_MAX: usize = 64;
 ///
 /// Absent as [`Why::Locked`] when there is only what every fdinfo has, as [`Why::Unsupported`]
 /// when the kernel prints no heads and tails (before 5.16).
-pub fn parse(bytes: &[u8]) -> Reading<RingState> {
+pub fn parse(bytes: &[u8]) -> Reading<Parsed> {
     let mut scan = Scan::default();
     for line in String::from_utf8_lossy(bytes).lines() {
         scan.line(line);
     }
     scan.finish()
+}
+
+/// What the text says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// The counters.
+    pub state: RingState,
+    /// The operations in flight; its time is for the caller to fill in.
+    pub armed: ArmedRaw,
 }
 
 /// Which list the indented lines belong to.
@@ -45,7 +54,9 @@ struct Scan {
     cq_head: Option<u32>,
     cq_tail: Option<u32>,
     sq_thread: Option<i32>,
-    lists: RingState,
+    armed: ArmedRaw,
+    pending: Vec<(String, i32)>,
+    failed: Vec<(i32, u32)>,
     /// Keys no version up to 6.18 prints: tests fail on them, so that new kernels announce
     /// themselves.
     #[cfg(test)]
@@ -114,12 +125,12 @@ impl Scan {
             Section::Completions => self.completion(line),
             Section::Polls => {
                 if let Some(op) = field(line, "op=").and_then(|op| op.parse().ok()) {
-                    count(&mut self.lists.armed, op, usize::from(u8::MAX) + 1);
+                    count(&mut self.armed.operations, op, usize::from(u8::MAX) + 1);
                 }
             }
             Section::Overflow => {
                 if field(line, "user_data=").is_some() {
-                    self.lists.overflow = self.lists.overflow.saturating_add(1);
+                    self.armed.overflow = self.armed.overflow.saturating_add(1);
                 }
             }
             Section::Registered | Section::None => {}
@@ -128,11 +139,11 @@ impl Scan {
 
     /// `   23: opcode:ACCEPT, fd:3, flags:0, …`
     fn submission(&mut self, line: &str) {
-        if self.lists.pending.len() < PENDING_OPS_MAX
+        if self.pending.len() < PENDING_OPS_MAX
             && let Some(opcode) = field(line, "opcode:")
             && let Some(fd) = field(line, " fd:").and_then(|fd| fd.parse().ok())
         {
-            self.lists.pending.push((opcode.to_owned(), fd));
+            self.pending.push((opcode.to_owned(), fd));
         }
     }
 
@@ -140,11 +151,11 @@ impl Scan {
     fn completion(&mut self, line: &str) {
         let result = field(line, " res:").and_then(|res| res.parse::<i32>().ok());
         if let Some(errno) = result.filter(|res| *res < 0).and_then(i32::checked_neg) {
-            count(&mut self.lists.failed, errno, ERRNOS_MAX);
+            count(&mut self.failed, errno, ERRNOS_MAX);
         }
     }
 
-    fn finish(self) -> Reading<RingState> {
+    fn finish(mut self) -> Reading<Parsed> {
         let (
             Some(sq_mask),
             Some(sq_head),
@@ -156,10 +167,9 @@ impl Scan {
         else {
             return self.explain();
         };
-        let mut lists = self.lists;
-        lists.armed.sort_unstable();
-        lists.failed.sort_unstable();
-        Reading::Got(RingState {
+        self.armed.operations.sort_unstable();
+        self.failed.sort_unstable();
+        let state = RingState {
             sq_entries: sq_mask.saturating_add(1),
             sq_head,
             sq_tail,
@@ -167,12 +177,18 @@ impl Scan {
             cq_head,
             cq_tail,
             // The thread's pid; -1 without one.
-            sqpoll: self.sq_thread.is_some_and(|pid| pid > 0),
-            ..lists
-        })
+            sqpoll: Some(self.sq_thread.is_some_and(|pid| pid > 0)),
+            overflowing: self.armed.overflow > 0,
+            sq_dropped: None,
+            cq_lost: None,
+            pending: Reading::Got(self.pending),
+            failed: Reading::Got(self.failed),
+            recent: Reading::absent(Why::Unsupported, "fdinfo shows no completions once reaped"),
+        };
+        Reading::Got(Parsed { state, armed: self.armed })
     }
 
-    fn explain(&self) -> Reading<RingState> {
+    fn explain(&self) -> Reading<Parsed> {
         let has_some_counter = self.sq_mask.or(self.sq_head).or(self.cq_head).is_some();
         if has_some_counter {
             Reading::absent(Why::Malformed, "the ring's fdinfo lacks one of its heads and tails")
@@ -234,7 +250,7 @@ mod tests {
     }
 
     /// Parses a fixture and fails on keys the parser does not know.
-    fn known(bytes: &[u8]) -> Reading<RingState> {
+    fn known(bytes: &[u8]) -> Reading<Parsed> {
         let mut scan = Scan::default();
         for line in String::from_utf8_lossy(bytes).lines() {
             scan.line(line);
@@ -243,8 +259,12 @@ mod tests {
         scan.finish()
     }
 
-    fn state(bytes: &[u8]) -> RingState {
+    fn parsed(bytes: &[u8]) -> Parsed {
         known(bytes).got().expect("has a ring section").clone()
+    }
+
+    fn state(bytes: &[u8]) -> RingState {
+        parsed(bytes).state
     }
 
     #[test]
@@ -254,59 +274,62 @@ mod tests {
             sq_head: 1,
             sq_tail: 1,
             cq_entries: 512,
-            armed: vec![(13, 1)],
+            sqpoll: Some(false),
+            recent: state(fixture!("ring-6.18-armed")).recent,
             ..RingState::default()
         };
         assert_eq!(state(fixture!("ring-6.18-idle")), idle);
-        assert_eq!(state(fixture!("ring-6.18-armed")).armed, [(22, 22)]);
+        assert_eq!(parsed(fixture!("ring-6.18-idle")).armed.operations, [(13, 1)]);
+        assert_eq!(parsed(fixture!("ring-6.18-armed")).armed.operations, [(22, 22)]);
     }
 
     #[test]
     fn entries_that_were_never_submitted() {
         let stuck = state(fixture!("ring-6.18-unsubmitted"));
         assert_eq!((stuck.sq_head, stuck.sq_tail, stuck.sq_pending()), (23, 45, 22));
-        assert_eq!(stuck.pending.len(), 22);
-        assert_eq!(stuck.pending[0], ("ACCEPT".to_owned(), 3));
-        assert_eq!(stuck.pending[21], ("READ".to_owned(), 5));
-        let writes = stuck.pending.iter().filter(|(op, _)| op == "WRITE").count();
+        let pending = stuck.pending.got().unwrap();
+        assert_eq!(pending.len(), 22);
+        assert_eq!(pending[0], ("ACCEPT".to_owned(), 3));
+        assert_eq!(pending[21], ("READ".to_owned(), 5));
+        let writes = pending.iter().filter(|(op, _)| op == "WRITE").count();
         assert_eq!(writes, 20);
     }
 
     #[test]
     fn completions_beyond_the_queue() {
-        let full = state(fixture!("ring-6.18-overflow"));
-        assert_eq!((full.cq_entries, full.cq_pending(), full.overflow), (16, 16, 24));
-        assert_eq!(full.failed, []);
+        let Parsed { state: full, armed } = parsed(fixture!("ring-6.18-overflow"));
+        assert_eq!((full.cq_entries, full.cq_pending(), armed.overflow), (16, 16, 24));
+        assert!(full.overflowing);
+        assert_eq!(full.failed, Reading::Got(Vec::new()));
     }
 
     #[test]
     fn accepts_that_found_no_fd() {
-        let starved = state(fixture!("ring-6.18-emfile"));
-        assert_eq!(starved.failed, [(9, 1), (24, 5)]);
-        assert_eq!((starved.cq_pending(), starved.armed_of(13)), (7, 0));
+        let Parsed { state: starved, armed } = parsed(fixture!("ring-6.18-emfile"));
+        assert_eq!(starved.failed, Reading::Got(vec![(9, 1), (24, 5)]));
+        assert_eq!((starved.cq_pending(), armed.of(13)), (7, 0));
     }
 
     #[test]
     fn a_polling_thread_and_registered_files() {
-        let polled = state(fixture!("ring-6.18-sqpoll"));
-        assert!(polled.sqpoll);
-        assert_eq!(polled.armed, []);
+        let Parsed { state: polled, armed } = parsed(fixture!("ring-6.18-sqpoll"));
+        assert_eq!(polled.sqpoll, Some(true));
+        assert_eq!(armed.operations, []);
     }
 
     #[test]
     fn other_kernels() {
-        let v61 = state(fixture!("ring-6.1-constructed"));
-        assert_eq!((v61.sq_pending(), v61.cq_pending(), v61.overflow), (2, 3, 1));
-        assert_eq!(v61.pending, [("ACCEPT".to_owned(), 5), ("SENDMSG".to_owned(), 9)]);
-        assert_eq!(
-            (v61.armed.as_slice(), v61.failed.as_slice()),
-            (&[(13, 1), (22, 2)][..], &[(104, 1)][..])
-        );
+        let Parsed { state: v61, armed } = parsed(fixture!("ring-6.1-constructed"));
+        assert_eq!((v61.sq_pending(), v61.cq_pending(), armed.overflow), (2, 3, 1));
+        let pending = vec![("ACCEPT".to_owned(), 5), ("SENDMSG".to_owned(), 9)];
+        assert_eq!(v61.pending, Reading::Got(pending));
+        assert_eq!(armed.operations, [(13, 1), (22, 2)]);
+        assert_eq!(v61.failed, Reading::Got(vec![(104, 1)]));
         let v612 = state(fixture!("ring-6.12-constructed"));
         assert_eq!((v612.sq_pending(), v612.cq_pending()), (0, 1));
         assert_eq!(v612.cq_head, u32::MAX, "heads wrap");
-        let v614 = state(fixture!("ring-6.14-constructed"));
-        assert_eq!(v614.armed_of(13), 1);
+        let v614 = parsed(fixture!("ring-6.14-constructed"));
+        assert_eq!(v614.armed.of(13), 1);
         let v515 = known(fixture!("ring-5.15-constructed"));
         assert_eq!(v515.absence().unwrap().why, Why::Unsupported);
     }
@@ -355,8 +378,9 @@ mod tests {
             writeln!(text, "{at:5}: user_data:0, res:-{at}, flag:0").unwrap();
         }
         let full = parse(text.as_bytes());
-        let full = full.got().unwrap();
-        assert_eq!((full.pending.len(), full.failed.len()), (PENDING_OPS_MAX, ERRNOS_MAX));
+        let full = &full.got().unwrap().state;
+        let (pending, failed) = (full.pending.got().unwrap(), full.failed.got().unwrap());
+        assert_eq!((pending.len(), failed.len()), (PENDING_OPS_MAX, ERRNOS_MAX));
     }
 
     proptest! {

@@ -120,7 +120,7 @@ impl Diag {
                     local: socket.local,
                     inode: socket.inode,
                     queued: socket.received,
-                    limit: socket.sent,
+                    limit: Some(socket.sent),
                     drops: socket.drops,
                     holder: Holder::Unknown,
                 });

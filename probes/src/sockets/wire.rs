@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+pub use crate::sample::TcpState;
+
 /// Bytes of `struct nlmsghdr` (linux/netlink.h).
 const HEADER_BYTES: usize = 16;
 /// Bytes of `struct inet_diag_req_v2` (`linux/inet_diag.h`).
@@ -21,46 +23,6 @@ const IPPROTO_TCP: u8 = 6;
 const INET_DIAG_SKMEMINFO: u16 = 7;
 /// Index of the drops in `INET_DIAG_SKMEMINFO` (`SK_MEMINFO_DROPS`, `linux/sock_diag.h`).
 const SK_MEMINFO_DROPS: usize = 8;
-
-/// States of a TCP socket (`include/net/tcp_states.h`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-#[expect(missing_docs, reason = "the names of RFC 9293")]
-pub enum TcpState {
-    Established = 1,
-    SynSent = 2,
-    SynRecv = 3,
-    FinWait1 = 4,
-    FinWait2 = 5,
-    TimeWait = 6,
-    Close = 7,
-    CloseWait = 8,
-    LastAck = 9,
-    Listen = 10,
-    Closing = 11,
-    NewSynRecv = 12,
-}
-
-impl TcpState {
-    /// From the number in a message; `None` for one this version does not know.
-    pub const fn from_number(number: u8) -> Option<Self> {
-        Some(match number {
-            1 => Self::Established,
-            2 => Self::SynSent,
-            3 => Self::SynRecv,
-            4 => Self::FinWait1,
-            5 => Self::FinWait2,
-            6 => Self::TimeWait,
-            7 => Self::Close,
-            8 => Self::CloseWait,
-            9 => Self::LastAck,
-            10 => Self::Listen,
-            11 => Self::Closing,
-            12 => Self::NewSynRecv,
-            _ => return None,
-        })
-    }
-}
 
 /// Sockets of which IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

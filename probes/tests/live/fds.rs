@@ -38,6 +38,7 @@ fn the_count_agrees_with_a_listing_while_files_are_opened() {
 #[test]
 fn the_limits_are_those_the_kernel_gives_the_process_itself() {
     let own = got(fds::read(proc_root(), crate::own_pid()));
+    let limit = own.limit.got().unwrap();
     let told = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    assert_eq!((own.limit_soft, own.limit_hard), (told.current, told.maximum));
+    assert_eq!((limit.soft, limit.hard), (told.current, told.maximum));
 }

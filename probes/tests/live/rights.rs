@@ -52,7 +52,7 @@ fn what_needs_rights_says_so_and_the_rest_is_read() {
         let refusal = census.absence().unwrap();
         assert_eq!(refusal.why, Why::NotPermitted);
         assert!(refusal.detail.contains("CAP_SYS_PTRACE"), "{refusal:?}");
-        let state = ring::read(proc_root(), pid, 0).state;
+        let state = ring::read_fdinfo(proc_root(), pid, 0);
         assert_eq!(state.absence().unwrap().why, Why::NotPermitted);
 
         let threads = got(threads::read(proc_root(), pid, true));

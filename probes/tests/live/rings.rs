@@ -2,8 +2,8 @@ use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, opcode, squeue, types};
-use stallscope_probes::sample::RingState;
-use stallscope_probes::{fds, ring};
+use stallscope_probes::ring::Parsed;
+use stallscope_probes::{Reading, fds, ring};
 
 use crate::{got, own_pid, proc_root, until};
 
@@ -12,10 +12,10 @@ fn push(ring: &mut IoUring, entry: &squeue::Entry) {
     unsafe { ring.submission().push(entry) }.unwrap();
 }
 
-fn seen(ring: &IoUring) -> RingState {
+fn seen(ring: &IoUring) -> Parsed {
     let fd = ring.as_raw_fd();
     // A single read may find the ring locked.
-    until("the ring's section", || ring::read(proc_root(), own_pid(), fd).state.got().cloned())
+    until("the ring's section", || ring::read_fdinfo(proc_root(), own_pid(), fd).got().cloned())
 }
 
 /// A ring, or none where the kernel forbids them (`io_uring_disabled`, seccomp).
@@ -26,17 +26,18 @@ fn make(entries: u32) -> Option<IoUring> {
 #[test]
 fn entries_and_completions_are_seen_as_they_are_made() {
     let Some(mut ring) = make(8) else { return };
-    assert_eq!((seen(&ring).sq_entries, seen(&ring).cq_entries), (8, 16));
+    let state = seen(&ring).state;
+    assert_eq!((state.sq_entries, state.cq_entries), (8, 16));
     for _ in 0..3 {
         push(&mut ring, &opcode::Nop::new().build());
     }
-    let prepared = seen(&ring);
+    let prepared = seen(&ring).state;
     assert_eq!((prepared.sq_pending(), prepared.cq_pending()), (3, 0));
-    assert_eq!(prepared.pending, vec![("NOP".to_owned(), -1); 3]);
+    assert_eq!(prepared.pending, Reading::Got(vec![("NOP".to_owned(), -1); 3]));
 
     ring.submit().unwrap();
-    let posted = seen(&ring);
-    assert_eq!((posted.sq_pending(), posted.cq_pending(), posted.overflow), (0, 3, 0));
+    let posted = seen(&ring).state;
+    assert_eq!((posted.sq_pending(), posted.cq_pending(), posted.overflowing), (0, 3, false));
 
     for _ in 0..3 {
         for _ in 0..8 {
@@ -45,10 +46,10 @@ fn entries_and_completions_are_seen_as_they_are_made() {
         ring.submit().unwrap();
     }
     let full = seen(&ring);
-    assert_eq!((full.cq_pending(), full.overflow), (16, 3 + 24 - 16));
+    assert_eq!((full.state.cq_pending(), full.armed.overflow), (16, 3 + 24 - 16));
 
     assert_eq!(ring.completion().count(), 16);
-    assert_eq!(seen(&ring).cq_pending(), 0);
+    assert_eq!(seen(&ring).state.cq_pending(), 0);
 }
 
 #[test]
@@ -58,13 +59,13 @@ fn an_armed_accept_is_seen_until_a_client_comes() {
     let fd = types::Fd(listener.as_raw_fd());
     push(&mut ring, &opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).build());
     ring.submit().unwrap();
-    assert_eq!(seen(&ring).armed, [(opcode::Accept::CODE, 1)]);
+    assert_eq!(seen(&ring).armed.operations, [(opcode::Accept::CODE, 1)]);
     assert!(got(fds::census(proc_root(), own_pid())).rings.contains(&ring.as_raw_fd()));
 
     let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     ring.submit_and_wait(1).unwrap();
     let accepted = seen(&ring);
-    assert_eq!((accepted.armed_of(opcode::Accept::CODE), accepted.cq_pending()), (0, 1));
+    assert_eq!((accepted.armed.of(opcode::Accept::CODE), accepted.state.cq_pending()), (0, 1));
 }
 
 #[test]
@@ -75,5 +76,5 @@ fn a_failed_completion_shows_its_errno() {
     push(&mut ring, &opcode::Fsync::new(nowhere).build());
     ring.submit_and_wait(1).unwrap();
     let errno = rustix::io::Errno::BADF.raw_os_error();
-    until("two failures", || (seen(&ring).failed == [(errno, 2)]).then_some(()));
+    until("two failures", || (seen(&ring).state.failed == Reading::Got(vec![(errno, 2)])).then_some(()));
 }

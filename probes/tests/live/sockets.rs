@@ -67,7 +67,8 @@ fn the_accept_queue_is_as_deep_as_there_are_connections_not_accepted() {
     assert_eq!((idle.queued, idle.drops, idle.holder), (0, Some(0), Holder::Unknown));
     assert_eq!(idle.inode, inode_of(&server.listener));
     let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
-    assert!(idle.limit > 0 && idle.limit <= somaxconn.trim().parse().unwrap());
+    let limit = idle.limit.unwrap();
+    assert!(limit > 0 && limit <= somaxconn.trim().parse().unwrap());
 
     server.connect(7);
     let address = server.address;
