@@ -62,6 +62,8 @@ pub struct RingSpan<'a> {
     pub cq_frozen: bool,
     /// The head of the CQ never moved.
     pub cq_still: bool,
+    /// The tail of the CQ moved: completions were posted.
+    pub cq_posting: bool,
 }
 
 impl<'a> Case<'a> {
@@ -151,6 +153,7 @@ impl<'a> Case<'a> {
             sq_frozen: sq_still && reads.iter().all(|read| read.sq_pending() > 0),
             cq_frozen: cq_still && reads.iter().all(|read| read.cq_pending() > 0),
             cq_still,
+            cq_posting: reads.iter().any(|read| read.cq_tail != last.cq_tail),
         })
     }
 
@@ -172,7 +175,10 @@ impl<'a> Case<'a> {
     pub fn queue_evidence(&self) -> Option<Evidence> {
         let listener = self.last()?.own_listeners().max_by_key(|listener| listener.queued)?;
         (listener.queued > 0).then(|| Evidence {
-            signal: format!("accept queue of {} (limit {})", listener.local, listener.limit),
+            signal: match listener.limit {
+                Some(limit) => format!("accept queue of {} (limit {limit})", listener.local),
+                None => format!("accept queue of {}", listener.local),
+            },
             value: Value::Number(f64::from(listener.queued)),
             unit: String::from("connections"),
             since_ns: self.since(|model| model.queued().map(|queued| queued > 0)),

@@ -4,7 +4,9 @@
 //! accept queue. A loop without back-off then spins on the error; one with it sleeps. On io_uring
 //! the completions carry -24, even with an empty queue (`io_accept` reserves the fd first).
 
-use super::case::{Case, number, word};
+use stallscope_probes::Reading;
+
+use super::case::{Case, RingSpan, number, word};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
 use crate::model::Model;
@@ -23,7 +25,8 @@ const NEAR: u64 = 2;
 /// Whether no fd is left; `None` when they could not be counted.
 pub(super) fn is_full(model: &Model) -> Option<bool> {
     let fds = model.fds.got()?;
-    Some(fds.limit.is_some_and(|limit| fds.open >= limit))
+    let limit = fds.limit.got()?;
+    Some(limit.soft.is_some_and(|limit| fds.open >= limit))
 }
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
@@ -31,15 +34,24 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         return Finding::Missing(String::from("no sample was taken."));
     };
     let fds = match &last.fds {
-        stallscope_probes::Reading::Got(fds) => *fds,
-        stallscope_probes::Reading::Absent(absence) => {
+        Reading::Got(fds) => fds,
+        Reading::Absent(absence) => {
             return Finding::Missing(format!(
                 "open fds could not be counted ({}).",
                 absence.detail
             ));
         }
     };
-    let Some(limit) = fds.limit else {
+    let limit = match &fds.limit {
+        Reading::Got(limit) => limit.soft,
+        Reading::Absent(absence) => {
+            return Finding::Missing(format!(
+                "the limit of open fds is unknown ({}).",
+                absence.detail
+            ));
+        }
+    };
+    let Some(limit) = limit else {
         return Finding::Excluded(format!("{} fds are open and there is no limit.", fds.open));
     };
     let judged = case.judged();
@@ -95,12 +107,22 @@ fn refusals(case: &Case<'_>) -> Option<Evidence> {
         }
     }
     let rings = case.rings();
-    let failed = rings.iter().flat_map(|ring| &ring.last.failed);
-    let refused: u32 = failed
-        .filter(|(errno, _)| *errno == EMFILE)
-        .fold(0, |sum, (_, count)| sum.saturating_add(*count));
+    let refused: u32 = rings.iter().map(refused_in).fold(0, u32::saturating_add);
     (refused > 0)
         .then(|| word("completions with EMFILE in the ring", refused.to_string(), Some(last.at_ns)))
+}
+
+/// Completions with EMFILE: those not reaped; and the last ones posted, if some were posted in the
+/// judged time (a ring at rest shows for hours what once went wrong).
+fn refused_in(ring: &RingSpan<'_>) -> u32 {
+    let of = |errors: &Reading<Vec<(i32, u32)>>| {
+        let errors = errors.got().into_iter().flatten();
+        errors
+            .filter(|(errno, _)| *errno == EMFILE)
+            .fold(0_u32, |sum, (_, count)| sum.saturating_add(*count))
+    };
+    let recent = if ring.cq_posting { of(&ring.last.recent) } else { 0 };
+    of(&ring.last.failed).max(recent)
 }
 
 /// Connections whose peer has gone and that the server keeps: the usual leak.

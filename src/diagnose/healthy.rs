@@ -115,7 +115,7 @@ fn evidence(last: &Model) -> Vec<Evidence> {
     }
     if let Some(fds) = last.fds.got() {
         let signal = fds
-            .limit
+            .soft_limit()
             .map_or_else(|| String::from("open fds"), |limit| format!("open fds (limit {limit})"));
         evidence.push(number(signal, fds.open as f64, "fds", None));
     }

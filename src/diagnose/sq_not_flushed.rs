@@ -48,7 +48,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
             ring.fd, ring.reads
         ));
     }
-    if ring.last.sqpoll {
+    if ring.last.sqpoll == Some(true) {
         return Finding::Excluded(format!(
             "Ring {} is polled by the kernel (SQPOLL): the application does not submit.",
             ring.fd
@@ -187,14 +187,15 @@ fn account(
 /// Which operations wait, as the kernel names them.
 fn waiting_ops(ring: &RingSpan<'_>, since_ns: Option<u64>) -> Option<Evidence> {
     let mut counts: Vec<(&str, usize)> = Vec::new();
-    for (op, _) in &ring.last.pending {
-        match counts.iter_mut().find(|(name, _)| name == op) {
+    let pending = ring.last.pending.got().map_or(&[][..], Vec::as_slice);
+    for (op, _) in pending {
+        match counts.iter_mut().find(|(name, _)| *name == op.as_str()) {
             Some((_, count)) => *count += 1,
             None => counts.push((op, 1)),
         }
     }
     let mut words: Vec<String> = counts.iter().map(|(op, count)| format!("{count} {op}")).collect();
-    let listed = ring.last.pending.len() as u64;
+    let listed = pending.len() as u64;
     let unlisted = u64::from(ring.last.sq_pending()).saturating_sub(listed);
     if unlisted > 0 && listed > 0 {
         words.push(format!("{unlisted} more"));

@@ -1,6 +1,7 @@
 //! Where and how it was measured, and what could not be seen.
 
 use maud::{Markup, html};
+use stallscope_probes::Reading;
 
 use super::absences::{Row, of_run};
 use super::facts::Facts;
@@ -15,7 +16,6 @@ const LOSSES_MAX: usize = 100;
 pub(super) fn environment(facts: &Facts<'_>) -> Markup {
     let target = &facts.incident.target;
     let environment = &facts.incident.environment;
-    let (soft, hard) = environment.fd_limits;
     let siblings: Vec<String> = target.siblings.iter().map(ToString::to_string).collect();
     html! {
         dl.pairs {
@@ -35,7 +35,12 @@ pub(super) fn environment(facts: &Facts<'_>) -> Markup {
                 dt { "Shares its listeners with" } dd { "pid " (siblings.join(", ")) }
             }
             dt { "fd limits" }
-            dd { "soft " (limit(soft)) ", hard " (limit(hard)) }
+            dd {
+                @match &environment.fd_limits {
+                    Reading::Got(fds) => { "soft " (limit(fds.soft)) ", hard " (limit(fds.hard)) }
+                    Reading::Absent(absence) => { span.none { "unknown: " (shown(&absence.detail)) } }
+                }
+            }
             dt { "Kernel" }
             dd { (shown(&environment.kernel)) }
             dt { "CPUs" }
@@ -54,9 +59,8 @@ pub(super) fn environment(facts: &Facts<'_>) -> Markup {
     }
 }
 
-/// `None` is an absent or unlimited limit: the two are not told apart at this point.
 fn limit(limit: Option<u64>) -> String {
-    limit.map_or_else(|| String::from("none known"), count)
+    limit.map_or_else(|| String::from("none"), count)
 }
 
 /// How, and what was missed.

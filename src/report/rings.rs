@@ -108,66 +108,90 @@ fn one(facts: &Facts<'_>, seen: &Seen<'_>, moved: &str) -> Markup {
             }
         }
         (scrolling(&format!("Positions of ring {}", ring.fd), &table))
-        (details(state))
+        (details(ring, state))
     }
 }
 
-fn details(state: &RingState) -> Markup {
+fn details(ring: &RingModel, state: &RingState) -> Markup {
     html! {
         dl.pairs {
             dt { "Not submitted" }
             dd {
                 (count(state.sq_pending().into())) " of " (count(state.sq_entries.into())) " entries"
-                @if state.sqpoll { ", the kernel polls this queue itself (SQPOLL)" }
-                @let pending = grouped_pending(state);
-                @if !pending.is_empty() {
-                    ul.chips { @for text in &pending { li { code { (text) } } } }
+                @if state.sqpoll == Some(true) { ", the kernel polls this queue itself (SQPOLL)" }
+                @match &state.pending {
+                    Reading::Got(pending) => {
+                        @let groups = grouped_pending(pending, state.sq_pending());
+                        @if !groups.is_empty() {
+                            ul.chips { @for text in &groups { li { code { (text) } } } }
+                        }
+                    }
+                    Reading::Absent(absence) => { ", " span.none { (shown(&absence.detail)) } }
                 }
             }
             dt { "Not reaped" }
             dd {
                 (count(state.cq_pending().into())) " of " (count(state.cq_entries.into())) " completions"
-                @if state.overflow > 0 {
-                    ", and " (count(state.overflow.into())) " more in the overflow list"
+                @if state.overflowing {
+                    ", and "
+                    @match ring.armed.got().map_or(0, |armed| armed.overflow) {
+                        0 => { "more" }
+                        listed => { (count(listed.into())) " more" }
+                    }
+                    " in the overflow list"
                 }
             }
             dt { "Failed, not reaped" }
-            dd {
-                @if state.failed.is_empty() { "none" } @else {
-                    ul.chips {
-                        @for (errno, times) in &state.failed {
-                            li { code { (names::errno(*errno)) } " × " (count((*times).into())) }
-                        }
-                    }
-                }
-            }
+            dd { (errors(&state.failed)) }
+            dt { "Failed among the last completions" }
+            dd { (errors(&state.recent)) }
             dt { "Armed operations" }
             dd {
-                @if state.armed.is_empty() { "none" } @else {
-                    ul.chips {
-                        @for (opcode, times) in &state.armed {
-                            li { code { (names::opcode(*opcode)) } " × " (count((*times).into())) }
+                @match &ring.armed {
+                    Reading::Got(armed) if armed.operations.is_empty() => { "none" }
+                    Reading::Got(armed) => {
+                        ul.chips {
+                            @for (opcode, times) in &armed.operations {
+                                li { code { (names::opcode(*opcode)) } " × " (count((*times).into())) }
+                            }
                         }
                     }
+                    Reading::Absent(absence) => { span.none { (shown(&absence.detail)) } }
                 }
             }
         }
     }
 }
 
+fn errors(errors: &Reading<Vec<(i32, u32)>>) -> Markup {
+    html! {
+        @match errors {
+            Reading::Got(errors) if errors.is_empty() => { "none" }
+            Reading::Got(errors) => {
+                ul.chips {
+                    @for (errno, times) in errors {
+                        li { code { (names::errno(*errno)) } " × " (count((*times).into())) }
+                    }
+                }
+            }
+            Reading::Absent(absence) => { span.none { (shown(&absence.detail)) } }
+        }
+    }
+}
+
 /// `WRITE on fd 12, 14, 17`, one per operation.
-fn grouped_pending(state: &RingState) -> Vec<String> {
+fn grouped_pending(pending: &[(String, i32)], waiting: u32) -> Vec<String> {
     let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (opcode, fd) in &state.pending {
+    for (opcode, fd) in pending {
         groups.entry(opcode).or_default().push(fd.to_string());
     }
     let mut groups: Vec<String> = groups
         .iter()
         .map(|(opcode, fds)| format!("{} on fd {}", shown(opcode), fds.join(", ")))
         .collect();
-    let named = state.pending.len() as u32;
-    if !groups.is_empty() && state.sq_pending() > named {
-        groups.push(format!("{} more", count(u64::from(state.sq_pending() - named))));
+    let named = pending.len() as u32;
+    if !groups.is_empty() && waiting > named {
+        groups.push(format!("{} more", count(u64::from(waiting - named))));
     }
     groups
 }

@@ -85,7 +85,7 @@ const SPECS: [Spec; 8] = [
         read: accept_queue,
         limit: |model| {
             let widest = model.own_listeners().max_by_key(|listener| listener.limit)?;
-            Some((format!("limit of {}", widest.local), f64::from(widest.limit)))
+            Some((format!("limit of {}", widest.local), f64::from(widest.limit?)))
         },
     },
     Spec {
@@ -94,7 +94,7 @@ const SPECS: [Spec; 8] = [
         hint: "At the soft limit, accept fails with EMFILE.",
         none: "Not counted.",
         read: |model| model.fds.as_ref().map(|fds| vec![line("open fds", fds.open as f64)]),
-        limit: |model| Some((String::from("soft limit"), model.fds.got()?.limit? as f64)),
+        limit: |model| Some((String::from("soft limit"), model.fds.got()?.soft_limit()? as f64)),
     },
     Spec {
         title: "io_uring: submission queue, not submitted",
@@ -166,8 +166,10 @@ fn accept_queue(model: &Model) -> Row {
                 let mut label = listener.local.to_string();
                 if several {
                     // SO_REUSEPORT siblings differ by inode only.
-                    let limit = count(listener.limit.into());
-                    label = format!("{label}, inode {} (limit {limit})", listener.inode);
+                    label = format!("{label}, inode {}", listener.inode);
+                    if let Some(limit) = listener.limit {
+                        label = format!("{label} (limit {})", count(limit.into()));
+                    }
                 }
                 (label, Reading::Got(f64::from(listener.queued)))
             })

@@ -119,7 +119,7 @@ fn listener(queued: u32, limit: u32, drops: u32, new: u32) -> ListenerModel {
         inode: 31_337,
         holder: Holder::Target,
         queued,
-        limit,
+        limit: Some(limit),
         drops: Some(drops),
         drops_new: Got(new),
     }
@@ -163,7 +163,10 @@ pub fn healthy(seq: u64) -> Model {
             threads: 6,
         }),
         threads: Got(threads()),
-        fds: Got(FdsModel { open: 61 + seq % 3, limit: Some(1024) }),
+        fds: Got(FdsModel {
+            open: 61 + seq % 3,
+            limit: Got(FdLimitRaw { soft: Some(1024), hard: Some(524_288) }),
+        }),
         listeners: Got(vec![listener(0, 1024, 0, 0)]),
         served: Got(vec![ServedModel {
             raw: ServedRaw { port: 8080, accepted_open: 52, ..ServedRaw::default() },
@@ -223,7 +226,10 @@ pub fn sq_stalled(seq: u64) -> Model {
 /// A tokio server without a free fd.
 pub fn fd_exhausted(seq: u64) -> Model {
     let mut model = healthy(seq);
-    model.fds = Got(FdsModel { open: 1024, limit: Some(1024) });
+    model.fds = Got(FdsModel {
+        open: 1024,
+        limit: Got(FdLimitRaw { soft: Some(1024), hard: Some(524_288) }),
+    });
     model.rings = Got(Vec::new());
     model.listeners = Got(vec![
         listener(1025, 1024, 8_658, 41),

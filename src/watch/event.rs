@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use stallscope_probes::Reading;
+use stallscope_probes::sample::FdLimitRaw;
+
 use crate::detect::Onset;
 use crate::diagnose::verdict::Verdict;
 use crate::model::Model;
@@ -41,8 +44,8 @@ pub struct Environment {
     pub interval_ms: u64,
     /// Clock ticks per second (`sysconf(_SC_CLK_TCK)`).
     pub ticks_per_s: u64,
-    /// Soft and hard fd limit of the target at the start.
-    pub fd_limits: (Option<u64>, Option<u64>),
+    /// fd limits of the target at the start.
+    pub fd_limits: Reading<FdLimitRaw>,
     /// What was not permitted or not there, one sentence each.
     pub limits: Vec<String>,
 }

@@ -21,14 +21,19 @@ pub(super) fn between(before: &Model, now: &Model) -> Vec<Event> {
         texts.extend(now.difference(&then).map(|fd| format!("has a new io_uring, fd {fd}")));
         texts.extend(then.difference(&now).map(|fd| format!("has closed its io_uring, fd {fd}")));
     }
-    if let (Some(then), Some(now)) = (before.fds.got(), now.fds.got())
-        && then.limit != now.limit
+    if let (Some(then), Some(now)) = (fd_limit(before), fd_limit(now))
+        && then != now
     {
         let words = |limit: Option<u64>| limit.map_or(String::from("none"), |max| max.to_string());
-        texts.push(format!("fd limit changed from {} to {}", words(then.limit), words(now.limit)));
+        texts.push(format!("fd limit changed from {} to {}", words(then), words(now)));
     }
     let note = |text| Event::Note { at_ns: now.at_ns, text };
     texts.into_iter().take(NOTES_MAX).map(note).collect()
+}
+
+/// The soft limit, where it was read.
+fn fd_limit(model: &Model) -> Option<Option<u64>> {
+    Some(model.fds.got()?.limit.got()?.soft)
 }
 
 fn listening(model: &Model) -> Option<BTreeSet<SocketAddr>> {

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use stallscope_probes::fds::Census;
 use stallscope_probes::heartbeat::PageReader;
 use stallscope_probes::sample::{
-    CgroupRaw, Holder, LISTENERS_MAX, ListenerRaw, RINGS_MAX, RingRaw, Sample, SocketsRaw,
-    ThreadRaw,
+    ArmedRaw, CgroupRaw, Holder, LISTENERS_MAX, ListenerRaw, RINGS_MAX, RingRaw, RingSource,
+    Sample, SocketsRaw, ThreadRaw, WatcherRaw,
 };
 use stallscope_probes::sockets::{self, Diag, Tracker};
 use stallscope_probes::{
-    Probe, Reading, Why, cgroup, fds, heartbeat, netstat, process, ring, threads,
+    Absence, Probe, Reading, Why, cgroup, fds, heartbeat, netstat, process, ring, threads,
 };
 
 use super::clock::{now_ns, thread_cpu_ns};
@@ -156,7 +156,11 @@ impl Sampler {
             rings: self.rings.clone(),
             tcp,
             heartbeat,
+            fd_kinds: Probe::not_sampled("not read yet"),
+            peers: Probe::not_sampled("not read yet"),
             cgroup: self.cgroup.clone(),
+            pressure: Probe::not_sampled("not read yet"),
+            watcher: WatcherRaw::default(),
         }
     }
 
@@ -234,7 +238,16 @@ impl Sampler {
             return;
         }
         (self.rings, self.rings_cost_ns) = costed(|| {
-            let read = |fd: &i32| ring::read(&self.proc_root, self.pid, *fd);
+            let read = |fd: &i32| {
+                let parsed = ring::read_fdinfo(&self.proc_root, self.pid, *fd);
+                let absent = || Absence { why: Why::NotSampled, detail: String::new() };
+                RingRaw {
+                    fd: *fd,
+                    source: RingSource::Fdinfo(absent()),
+                    state: parsed.as_ref().map(|parsed| parsed.state.clone()),
+                    armed: parsed.map(|parsed| ArmedRaw { at_ns: now_ns(), ..parsed.armed }),
+                }
+            };
             let rings: Vec<RingRaw> = fds.iter().map(read).collect();
             // A ring that was closed since the census is gone, not unreadable.
             let there =

@@ -156,7 +156,7 @@ pub fn environment(target: &Target, interval_ms: u64) -> Environment {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         interval_ms,
         ticks_per_s: rustix::param::clock_ticks_per_second(),
-        fd_limits: limits.got().map_or((None, None), |fds| (fds.limit_soft, fds.limit_hard)),
+        fd_limits: limits.and_then(|fds| fds.limit),
         limits: Vec::new(),
     }
 }

@@ -67,10 +67,15 @@ fn lines(app: &App, model: &Model, width: u16, theme: Theme) -> Vec<Line<'static
 }
 
 fn queue(listener: &ListenerModel, width: u16, theme: Theme) -> Line<'static> {
+    let bar: usize = if width >= 50 { 9 } else { 0 };
     // tcp(7) and the kernel's sk_acceptq_is_full: a queue is full at limit + 1.
-    let ratio = f64::from(listener.queued) / (f64::from(listener.limit) + 1.0);
-    let style = if listener.queued == 0 { theme.plain() } else { theme.fill(ratio) };
-    let bar = if width >= 50 { 9 } else { 0 };
+    let ratio = listener.limit.map(|limit| f64::from(listener.queued) / (f64::from(limit) + 1.0));
+    let style = match ratio {
+        Some(ratio) if listener.queued > 0 => theme.fill(ratio),
+        _ => theme.plain(),
+    };
+    let picture = ratio.map_or_else(String::new, |ratio| gauge(ratio, bar.saturating_sub(1)));
+    let limit = listener.limit.map_or_else(|| String::from("?"), |limit| limit.to_string());
     let columns = usize::from(width).saturating_sub(bar + DEPTH + DROPS);
     let name = match listener.holder {
         Holder::Target => listener.local.to_string(),
@@ -84,8 +89,8 @@ fn queue(listener: &ListenerModel, width: u16, theme: Theme) -> Line<'static> {
     };
     Row::new(width)
         .cell(&text::fit_end(&name, columns.saturating_sub(1)), columns, theme.plain())
-        .cell(&gauge(ratio, bar.saturating_sub(1)), bar, style)
-        .number(&format!("{}/{}", listener.queued, listener.limit), DEPTH, style)
+        .cell(&picture, bar, style)
+        .number(&format!("{}/{limit}", listener.queued), DEPTH, style)
         .number(&drops(listener), DROPS, drops_style)
         .done()
 }

@@ -59,12 +59,15 @@ fn target(page: &mut Text, app: &App) {
 
 fn conditions(page: &mut Text, app: &App) {
     let place = &app.info().environment;
-    let limit = |limit: Option<u64>| limit.map_or(String::from("none known"), |at| at.to_string());
-    let (soft, hard) = place.fd_limits;
+    let limit = |limit: Option<u64>| limit.map_or(String::from("none"), |at| at.to_string());
+    let fd_limits = match &place.fd_limits {
+        Reading::Got(fds) => format!("soft {}, hard {}", limit(fds.soft), limit(fds.hard)),
+        Reading::Absent(absence) => format!("unknown: {}", absence.detail),
+    };
     let words = [
         format!("stallscope {} on {}, {} CPUs", place.version, place.kernel, place.cpus),
         format!("one tick every {} ms", place.interval_ms),
-        format!("fd limit at the start: soft {}, hard {}", limit(soft), limit(hard)),
+        format!("fd limit at the start: {fd_limits}"),
     ];
     page.list(words.into_iter().chain(place.limits.iter().cloned()));
 }

@@ -77,11 +77,12 @@ impl Sheet<'_> {
             return line;
         }
         let Some(fds) = reading.got() else { return Line::default() };
-        if let (Some(ratio), Some(limit)) = (fds.used_ratio(), fds.limit) {
+        if let (Some(ratio), Some(limit)) = (fds.used_ratio(), fds.soft_limit()) {
             let of = format!("{}/{}", units::count(fds.open), units::count(limit));
             return self.share("fds", ratio, &of, Track::FdsOpen);
         }
-        let open = format!("{} open, no limit", units::count(fds.open));
+        let limit = if fds.limit.got().is_some() { "no limit" } else { "limit unknown" };
+        let open = format!("{} open, {limit}", units::count(fds.open));
         let row = self.row("fds").cell(&open, 26, self.theme.plain());
         self.with_spark(row, Track::FdsOpen)
     }

@@ -83,15 +83,18 @@ fn one(
         }
     };
     let mut waiting = Vec::new();
-    if !state.pending.is_empty() {
-        waiting.push(unsubmitted(state, width, theme));
+    if let Some(pending) = state.pending.got().filter(|pending| !pending.is_empty()) {
+        waiting.push(unsubmitted(pending, state.sq_pending(), width, theme));
     }
-    if !state.failed.is_empty() {
-        waiting.push(failed(state, width, theme));
+    for (label, errors) in
+        [("  unreaped errors: ", &state.failed), ("  recent errors: ", &state.recent)]
+    {
+        if let Some(errors) = errors.got().filter(|errors| !errors.is_empty()) {
+            waiting.push(failed(label, errors, width, theme));
+        }
     }
-    let mut lines =
-        vec![queues(ring.fd, state, width, theme), rates(app, ring, only, width, theme)];
-    let armed = armed(state, model.at_ns.saturating_sub(ring.at_ns), width, theme);
+    let mut lines = vec![queues(ring, state, width, theme), rates(app, ring, only, width, theme)];
+    let armed = armed(ring, state, model.at_ns, width, theme);
     // What a ring waits with matters most during a stall; else it comes and goes all the time, and
     // must not push the other lines about.
     if matches!(app.view().health, Health::Stalled { .. } | Health::Suspect(_)) {
@@ -102,24 +105,30 @@ fn one(
     lines
 }
 
-fn failed(state: &RingState, width: u16, theme: Theme) -> Line<'static> {
-    let failed = state.failed.iter().map(|(errno, count)| format!("{count} errno {errno}"));
+fn failed(label: &'static str, errors: &[(i32, u32)], width: u16, theme: Theme) -> Line<'static> {
+    let failed = errors.iter().map(|(errno, count)| format!("{count} errno {errno}"));
     let failed = failed.collect::<Vec<_>>().join(", ");
-    Row::new(width).text("  unreaped errors: ", theme.label()).text(&failed, theme.bad()).done()
+    Row::new(width).text(label, theme.label()).text(&failed, theme.bad()).done()
 }
 
-fn queues(fd: i32, state: &RingState, width: u16, theme: Theme) -> Line<'static> {
+fn queues(ring: &RingModel, state: &RingState, width: u16, theme: Theme) -> Line<'static> {
     let (sq, cq) = (state.sq_pending(), state.cq_pending());
     let style = |used: u32, all: u32| {
         let full = all > 0 && used >= all;
         if full { theme.bad() } else { theme.plain() }
     };
-    let overflow = if state.overflow > 0 { theme.bad() } else { theme.plain() };
+    let listed = ring.armed.got().map_or(0, |armed| armed.overflow);
+    // The flag is read at every tick, the list seldom.
+    let (overflow, overflow_style) = match (state.overflowing, listed) {
+        (false, _) => (String::from("overflow no"), theme.plain()),
+        (true, 0) => (String::from("overflow yes"), theme.bad()),
+        (true, listed) => (format!("overflow {listed}"), theme.bad()),
+    };
     Row::new(width)
-        .text(&format!("ring {fd}  "), theme.label())
+        .text(&format!("ring {}  ", ring.fd), theme.label())
         .text(&format!("SQ {sq}/{}  ", state.sq_entries), style(sq, state.sq_entries))
         .text(&format!("CQ {cq}/{}  ", state.cq_entries), style(cq, state.cq_entries))
-        .text(&format!("overflow {}", state.overflow), overflow)
+        .text(&overflow, overflow_style)
         .done()
 }
 
@@ -145,20 +154,34 @@ fn rates(app: &App, ring: &RingModel, only: bool, width: u16, theme: Theme) -> L
     row.done()
 }
 
-fn armed(state: &RingState, age_ns: u64, width: u16, theme: Theme) -> Line<'static> {
+fn armed(
+    ring: &RingModel,
+    state: &RingState,
+    now_ns: u64,
+    width: u16,
+    theme: Theme,
+) -> Line<'static> {
+    let row = Row::new(width).text("  armed ", theme.label());
+    let armed = match &ring.armed {
+        Reading::Got(armed) => armed,
+        Reading::Absent(absence) => {
+            let columns = row.left;
+            return row.text(&super::absent(absence, columns), theme.dim()).done();
+        }
+    };
     let mut parts: Vec<String> =
-        OPCODES[..2].iter().map(|(op, name)| format!("{name} {}", state.armed_of(*op))).collect();
+        OPCODES[..2].iter().map(|(op, name)| format!("{name} {}", armed.of(*op))).collect();
     for (op, name) in &OPCODES[2..] {
-        let count = state.armed_of(*op);
+        let count = armed.of(*op);
         if count > 0 {
             parts.push(format!("{name} {count}"));
         }
     }
-    if state.sqpoll {
+    if state.sqpoll == Some(true) {
         parts.push(String::from("SQPOLL"));
     }
-    let mut row =
-        Row::new(width).text("  armed ", theme.label()).text(&parts.join(", "), theme.plain());
+    let mut row = row.text(&parts.join(", "), theme.plain());
+    let age_ns = now_ns.saturating_sub(armed.at_ns);
     let age = format!("  read {} ago", units::span_ns(age_ns));
     if age_ns as f64 / 1e6 >= OLD_MS && text::width(&age) <= row.left {
         row = row.text(&age, theme.label());
@@ -166,15 +189,15 @@ fn armed(state: &RingState, age_ns: u64, width: u16, theme: Theme) -> Line<'stat
     row.done()
 }
 
-fn unsubmitted(state: &RingState, width: u16, theme: Theme) -> Line<'static> {
+fn unsubmitted(pending: &[(String, i32)], waiting: u32, width: u16, theme: Theme) -> Line<'static> {
     let mut by_name: BTreeMap<&str, u32> = BTreeMap::new();
-    for (name, _) in &state.pending {
+    for (name, _) in pending {
         *by_name.entry(name).or_default() += 1;
     }
     let listed = by_name.iter().map(|(name, count)| format!("{count} {name}"));
     let mut listed = listed.collect::<Vec<_>>().join(", ");
     // Only the first entries are listed by the probe.
-    if (state.pending.len() as u64) < u64::from(state.sq_pending()) {
+    if (pending.len() as u64) < u64::from(waiting) {
         listed.push_str(", …");
     }
     Row::new(width).text("  unsubmitted: ", theme.label()).text(&listed, theme.plain()).done()

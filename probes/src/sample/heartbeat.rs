@@ -1,0 +1,111 @@
+//! What an instrumented server says of itself.
+
+use serde::{Deserialize, Serialize};
+
+/// The heartbeat page as read from outside. Times are `CLOCK_MONOTONIC` ns; 0 on the page means
+/// "never", and becomes `None` here. The byte layout is in `docs/heartbeat.md`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatRaw {
+    /// Which server wrote it (`tokio`, `tokio-uring`): hostile text.
+    pub stack: String,
+    /// Thread that runs the runtime.
+    pub runtime_tid: Option<i32>,
+    /// Thread that polls the Kafka producer.
+    pub kafka_tid: Option<i32>,
+    /// Last beat of the runtime's thread.
+    pub beat_ns: Option<u64>,
+    /// Interval at which that thread means to beat, ns.
+    pub beat_every_ns: u64,
+    /// Port it serves on.
+    pub listen_port: Option<u16>,
+    /// Last successful accept.
+    pub last_accept_ns: Option<u64>,
+    /// Last response written.
+    pub last_response_ns: Option<u64>,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections open now.
+    pub open: u64,
+    /// Requests parsed.
+    pub requests: u64,
+    /// Responses written.
+    pub responses: u64,
+    /// Accept calls that failed.
+    pub accept_errors: u64,
+    /// errno of the last one.
+    pub accept_errno: Option<i32>,
+    /// Events queued to the producer.
+    pub queued: u64,
+    /// Last beat of the Kafka thread.
+    pub kafka_beat_ns: Option<u64>,
+    /// Events the broker acknowledged.
+    pub delivered: u64,
+    /// Events that could not be delivered.
+    pub failed: u64,
+    /// Messages in the producer's queue.
+    pub producer_queue: u64,
+    /// A fault made on purpose: which, and when.
+    pub fault: Option<FaultRaw>,
+}
+
+/// A fault made on purpose, recorded by the process that made it at the instant it took hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultRaw {
+    /// Which.
+    pub fault: Fault,
+    /// When it took hold.
+    pub begin_ns: u64,
+    /// When it was undone.
+    pub end_ns: Option<u64>,
+}
+
+/// Faults the instrumented servers can make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// An always-ready task on the tokio-uring runtime.
+    SqNotFlushed,
+    /// A low fd limit and connections that are never closed.
+    FdExhausted,
+    /// The runtime's thread in a blocking call.
+    RuntimeBlocked,
+    /// SIGSTOP to itself.
+    ProcessStopped,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::SqNotFlushed, Self::FdExhausted, Self::RuntimeBlocked, Self::ProcessStopped];
+
+    /// The number on the heartbeat page (0 means none).
+    pub const fn code(self) -> u64 {
+        match self {
+            Self::SqNotFlushed => 1,
+            Self::FdExhausted => 2,
+            Self::RuntimeBlocked => 3,
+            Self::ProcessStopped => 4,
+        }
+    }
+
+    /// From the number on the heartbeat page.
+    pub const fn from_code(code: u64) -> Option<Self> {
+        match code {
+            1 => Some(Self::SqNotFlushed),
+            2 => Some(Self::FdExhausted),
+            3 => Some(Self::RuntimeBlocked),
+            4 => Some(Self::ProcessStopped),
+            _ => None,
+        }
+    }
+
+    /// The id, as on the command line and in verdicts.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::SqNotFlushed => "sq-not-flushed",
+            Self::FdExhausted => "fd-exhausted",
+            Self::RuntimeBlocked => "runtime-blocked",
+            Self::ProcessStopped => "process-stopped",
+        }
+    }
+}
