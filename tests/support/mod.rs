@@ -6,6 +6,8 @@
     reason = "tests run processes and wait for them"
 )]
 
+pub mod victim;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -27,16 +27,15 @@ pub fn supervise(nr: libc::c_long) -> io::Result<Supervisor> {
         instruction(answer, 0, libc::SECCOMP_RET_ALLOW),
         instruction(answer, 0, libc::SECCOMP_RET_USER_NOTIF),
     ];
+    // Without WAIT_KILLABLE_RECV the call is taken back when `io_uring`'s task_work interrupts the
+    // wait for an answer, and comes again.
+    let flags =
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     rustix::thread::set_no_new_privs(true)?;
     // SAFETY: the kernel copies `program`, which outlives the call, and what it points to.
     let fd = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
-            &raw const program,
-        )
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
     };
     if fd < 0 {
         return Err(io::Error::last_os_error());
@@ -51,8 +50,8 @@ const fn instruction(code: u16, skip: u8, k: u32) -> libc::sock_filter {
 }
 
 impl Supervisor {
-    /// Waits for the next call.
-    pub fn next(&self) -> io::Result<Call> {
+    /// Waits for the next call. `None`: it was taken back before it was received.
+    pub fn next(&self) -> io::Result<Option<Call>> {
         // SAFETY: integers only, so all zeros is a value; the kernel asks for zeros.
         let mut notice: libc::seccomp_notif = unsafe { std::mem::zeroed() };
         // SAFETY: this request writes one `seccomp_notif`.
@@ -60,9 +59,11 @@ impl Supervisor {
             libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut notice)
         };
         if done < 0 {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            let taken_back = error.raw_os_error() == Some(libc::ENOENT);
+            return if taken_back { Ok(None) } else { Err(error) };
         }
-        Ok(Call { id: notice.id, arg1: notice.data.args[1] })
+        Ok(Some(Call { id: notice.id, arg1: notice.data.args[1] }))
     }
 
     /// Lets the call happen.

@@ -64,7 +64,7 @@ async fn send_back(stream: tokio_uring::net::TcpStream) {
 /// Permits every `io_uring_enter`, but for one that would have submitted something.
 fn decide(supervisor: &Supervisor, runtime_tid: i32) -> io::Result<()> {
     loop {
-        let call = supervisor.next()?;
+        let Some(call) = supervisor.next()? else { continue };
         let to_submit = call.arg1;
         if to_submit == 0 || !LOSE_NEXT.swap(false, Ordering::SeqCst) {
             supervisor.permit(&call)?;
