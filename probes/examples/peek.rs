@@ -26,7 +26,10 @@ fn main() {
         let inode = u64::from(listener.inode);
         if census.got().is_none_or(|census| census.socket_inodes.contains(&inode)) {
             let (queued, limit) = (listener.queued, listener.limit);
-            println!("{}: {queued} of {limit:?} queued, drops {:?}", listener.local, listener.drops);
+            println!(
+                "{}: {queued} of {limit:?} queued, drops {:?}",
+                listener.local, listener.drops
+            );
         }
     }
 }

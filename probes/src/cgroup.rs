@@ -120,8 +120,12 @@ mod tests {
         tree.file("sys/a/b/cgroup.events", "populated 1\nfrozen 1\n");
         tree.file("sys/a/b/cpu.stat", "usage_usec 5\nnr_throttled 3\nthrottled_usec 900\n");
         let (proc_root, root) = (tree.root().join("proc"), tree.root().join("sys"));
-        let full =
-            CgroupRaw { frozen: Some(true), nr_throttled: Some(3), throttled_usec: Some(900), ..CgroupRaw::default() };
+        let full = CgroupRaw {
+            frozen: Some(true),
+            nr_throttled: Some(3),
+            throttled_usec: Some(900),
+            ..CgroupRaw::default()
+        };
         assert_eq!(read(&proc_root, &root, 42), Reading::Got(full));
         assert_eq!(read(&proc_root, &root, 43), Reading::Got(CgroupRaw::default()));
         assert_eq!(read(&proc_root, &root, 44).absence().unwrap().why, Why::Unsupported);

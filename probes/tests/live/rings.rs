@@ -76,5 +76,7 @@ fn a_failed_completion_shows_its_errno() {
     push(&mut ring, &opcode::Fsync::new(nowhere).build());
     ring.submit_and_wait(1).unwrap();
     let errno = rustix::io::Errno::BADF.raw_os_error();
-    until("two failures", || (seen(&ring).state.failed == Reading::Got(vec![(errno, 2)])).then_some(()));
+    until("two failures", || {
+        (seen(&ring).state.failed == Reading::Got(vec![(errno, 2)])).then_some(())
+    });
 }
