@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use stallscope_probes::sockets::{Diag, local_port_range};
+use stallscope_probes::sockets::{Diag, Peers, Wanted, local_port_range, procnet};
 use stallscope_probes::{cgroup, discover, fds, netstat, process, ring, threads};
 
 #[test]
@@ -23,7 +23,15 @@ fn many_rounds_leave_as_many_fds_open_as_one() {
         local_port_range(proc_root, pid);
         let diag = diag.got().unwrap();
         diag.listeners();
-        diag.connections(&[80], (32_768, 60_999));
+        let wanted = Wanted::new(&[80], (32_768, 60_999));
+        diag.connections_alive(&wanted);
+        diag.connections(&Wanted { sockets_max: 0, ..wanted });
+        if let Some(census) = diag.connections(&wanted).got() {
+            let mut peers = Peers::default();
+            peers.found(census);
+            peers.refresh(diag);
+        }
+        procnet::connections(proc_root, pid, &wanted);
         discover::holders_of_port(proc_root, diag, 80);
         Diag::open(proc_root, pid);
     };

@@ -5,9 +5,11 @@
 mod child;
 mod fds;
 mod foreign;
+mod peers;
 mod rights;
 mod rings;
 mod sockets;
+mod ss;
 mod threads;
 
 use std::path::Path;
