@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use stallscope_probes::{cgroup, fds, process, threads};
+use stallscope_probes::{cgroup, fds, pressure, process, threads};
 
 fuzz_target!(|bytes: &[u8]| {
     process::parse_stat(bytes);
@@ -12,5 +12,6 @@ fuzz_target!(|bytes: &[u8]| {
     fds::parse_limit(bytes);
     fds::parse_link(bytes);
     cgroup::parse_membership(bytes);
-    cgroup::parse(bytes, bytes);
+    cgroup::parse(bytes, bytes, bytes);
+    pressure::parse(bytes);
 });
