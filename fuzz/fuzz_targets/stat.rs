@@ -9,6 +9,7 @@ fuzz_target!(|bytes: &[u8]| {
     threads::parse_schedstat(bytes);
     threads::parse_syscall(bytes);
     threads::parse_stack(bytes);
+    threads::parse_switches(bytes);
     fds::parse_limit(bytes);
     fds::parse_link(bytes);
     cgroup::parse_membership(bytes);

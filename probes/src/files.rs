@@ -175,6 +175,11 @@ impl Listing {
         Ok(Self { folder, cookie: 0 })
     }
 
+    /// Back to the beginning.
+    pub const fn rewind(&mut self) {
+        self.cookie = 0;
+    }
+
     /// Shows the next entries to `visit`, with the open folder and their names, until it breaks off
     /// (the next call goes on behind that entry). `Continue` means that the end was reached.
     pub fn advance(
