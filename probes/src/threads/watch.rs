@@ -115,6 +115,8 @@ impl Watch {
     /// Lists the threads and follows those that are not followed yet.
     fn list(&mut self, ask: &Ask<'_>) -> Result<(), Absence> {
         let listed = self.first_tids();
+        // Until a listing has come off, the next read tries again.
+        self.list_in = 0;
         let tids = match files::reading("list", &self.tasks, listed) {
             Reading::Got(tids) if !tids.is_empty() => tids,
             Reading::Got(_) => {
@@ -124,7 +126,6 @@ impl Watch {
             }
             Reading::Absent(absence) => {
                 self.followed.clear();
-                self.listing = None;
                 return Err(absence);
             }
         };

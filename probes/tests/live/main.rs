@@ -9,6 +9,7 @@ mod rights;
 mod rings;
 mod sockets;
 mod threads;
+mod watch;
 
 use std::path::Path;
 use std::time::Duration;
