@@ -78,8 +78,11 @@ fn waiting_thread() -> (Sender<()>, thread::JoinHandle<()>) {
             thread::sleep(Duration::from_hours(1));
         }
     };
-    (sender, thread::spawn(work))
+    (sender, thread::Builder::new().name(AWKWARD.to_owned()).spawn(work).unwrap())
 }
+
+/// 15 bytes, which is all the kernel keeps.
+const AWKWARD: &str = "a) R 1 (b\n\\\u{1b}[0m";
 
 const FEW: usize = 10;
 
@@ -119,6 +122,8 @@ fn threads_that_are_followed_are_those_of_a_single_read() {
     let mut watch = threads::Watch::new(proc_root(), pid);
     let once = quiet(pid);
     assert_eq!(tids(&once), task_tids(pid));
+    // Raw: it is made harmless where it is shown.
+    assert_eq!(once.iter().filter(|thread| thread.comm == AWKWARD).count(), FEW);
     let ask = Ask { threads: count(pid), ..ASK };
     for _ in 0..3 {
         assert_eq!(got(watch.read(&ask)), once);
