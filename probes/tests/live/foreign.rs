@@ -77,6 +77,15 @@ fn a_server_in_another_network_namespace() {
     let tcp = got(netstat::read(proc_root(), pid));
     assert_eq!(tcp.passive_opens, Some(CLIENTS.into()));
 
+    // Of a foreign namespace no file stays open: it would hold the namespace.
+    let mut watch = netstat::Watch::new(proc_root(), pid);
+    assert_eq!(got(watch.read()), tcp);
+    let kept = format!("/proc/{pid}/net/");
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    for link in open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok()) {
+        assert!(!link.starts_with(&kept), "{}", link.display());
+    }
+
     // The namespace outlives its process for as long as it is looked at.
     drop(child);
     assert_eq!(got(diag.listeners()), []);

@@ -11,6 +11,7 @@ mod rings;
 mod sockets;
 mod ss;
 mod threads;
+mod watch;
 
 use std::path::Path;
 use std::time::Duration;
