@@ -322,6 +322,21 @@ impl CensusWalk {
     }
 }
 
+/// Counts the fds by listing them, as had to be done before 6.2: one entry each, 9 ms for 8,000. To
+/// compare with.
+pub fn read_by_listing(proc_root: &Path, pid: i32) -> Reading<FdsRaw> {
+    let folder = files::process(proc_root, pid);
+    let limit = files::read(&folder.join("limits"), files::SMALL_MAX_BYTES)
+        .and_then(|bytes| parse_limit(&bytes));
+    files::numbers(&folder.join("fd"), CENSUS_MAX).and_then(|(found, more)| {
+        if more {
+            let detail = format!("the process has more than {CENSUS_MAX} fds");
+            return Reading::absent(Why::Failed, detail);
+        }
+        Reading::Got(FdsRaw { open: found.len() as u64, limit, from_st_size: false })
+    })
+}
+
 impl Census {
     fn look_at(&mut self, folder: BorrowedFd<'_>, fd: i32, name: &CStr, link: &mut Vec<u8>) {
         self.entries += 1;

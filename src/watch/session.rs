@@ -50,6 +50,10 @@ pub struct Until {
 /// After the first verdict, this long a surer one is waited for.
 const SURER_PATIENCE_NS: u64 = 2_000_000_000;
 
+/// Threads of the event loop that are read in full at every tick. Of a runtime with more workers the
+/// others are read when they have run, like any thread.
+const LOOP_THREADS_MAX: usize = 4;
+
 /// One tick, for whoever listens.
 #[derive(Debug)]
 pub struct Tick<'a> {
@@ -74,6 +78,8 @@ pub struct Session {
     engine: Engine,
     profiles: Profiles,
     budget: Budget,
+    /// Threads of the event loop, as last seen.
+    loop_tids: Vec<i32>,
     interval_ns: u64,
     stalls: u64,
     ticks: u64,
@@ -99,6 +105,7 @@ impl Session {
             engine,
             profiles,
             budget: Budget::new(pacing.budget_ppm, now_ns()),
+            loop_tids: Vec::new(),
             interval_ns,
             stalls: 0,
             ticks: 0,
@@ -106,7 +113,7 @@ impl Session {
             target,
         };
         // One look in advance says what is not permitted; the engine does not see it.
-        let first = session.sampler.sample(&session.due(now_ns()));
+        let first = session.sample(now_ns());
         environment.limits = limits(&first);
         session.environment = environment;
         Ok(session)
@@ -152,11 +159,14 @@ impl Session {
                 Slept::Stopped => return Ok(EndReason::Interrupted),
                 Slept::TargetExited => return Ok(self.target_gone()),
             }
-            let sample = self.sampler.sample(&self.due(due_ns));
+            let sample = self.sample(due_ns);
             if is_gone(&sample) {
                 return Ok(self.target_gone());
             }
             let step = self.engine.push(&sample);
+            self.loop_tids.clear();
+            let loops = step.model.runtime_threads().map(|thread| thread.tid);
+            self.loop_tids.extend(loops.take(LOOP_THREADS_MAX));
             self.ticks += 1;
             for event in &step.events {
                 match event {
@@ -191,14 +201,15 @@ impl Session {
     }
 
     /// The tick that is due at `due_ns`.
-    fn due(&self, due_ns: u64) -> Due<'_> {
-        Due {
+    fn sample(&mut self, due_ns: u64) -> Sample {
+        self.sampler.sample(&Due {
             due_ns,
             suspicious: self.engine.is_suspicious(),
+            important_tids: &self.loop_tids,
             interval_asked_ns: self.interval_ns,
             interval_ns: self.budget.interval_ns(self.interval_ns),
             budget: &self.budget,
-        }
+        })
     }
 
     /// Sleeps until `due_ns`, the end of the target, or `stop`.
