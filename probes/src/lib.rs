@@ -14,6 +14,7 @@
 //! | [`threads`] | `/proc/PID/task/TID/{stat,schedstat,syscall,wchan,stack}` | four small files a thread |
 //! | [`fds`] | their number against `RLIMIT_NOFILE`; a census of what they are | one stat(2); one readlink(2) each |
 //! | [`ring`] | an `io_uring`, `/proc/PID/fdinfo/FD` | grows with armed operations, takes the ring's lock |
+//! | [`pidfd`] | whether the process has exited; copies of its fds | a system call |
 //! | [`sockets`] | accept queues, connections, ephemeral ports, over `sock_diag(7)` | listeners: cheap; connections: grows with the namespace |
 //! | [`netstat`] | TCP counters of the namespace | two small files |
 //! | [`cgroup`] | frozen, throttled | three small files |
@@ -31,6 +32,7 @@ pub mod fds;
 mod files;
 pub mod heartbeat;
 pub mod netstat;
+pub mod pidfd;
 pub mod process;
 pub mod reading;
 pub mod ring;
