@@ -6,6 +6,8 @@ mod child;
 mod fds;
 mod foreign;
 mod rights;
+mod ring_life;
+mod ring_memory;
 mod rings;
 mod sockets;
 mod threads;
