@@ -5,15 +5,12 @@
 #![expect(clippy::disallowed_methods, reason = "benchmarks open what is to be looked at")]
 
 use std::fs::File;
-use std::net::TcpListener;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use io_uring::{IoUring, opcode, types};
-use stallscope_probes::{cgroup, fds, heartbeat, netstat, process, ring, threads};
+use stallscope_probes::{cgroup, fds, heartbeat, netstat, process, threads};
 
 fn proc_root() -> &'static Path {
     Path::new("/proc")
@@ -89,40 +86,12 @@ fn sleeping_threads(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Against the number of armed operations; the read takes the ring's lock meanwhile.
-fn armed_operations(criterion: &mut Criterion) {
-    let Ok(mut uring) = IoUring::new(1_024) else {
-        println!("this kernel gives no io_uring: left out");
-        return;
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (pid, fd) = (own_pid(), types::Fd(listener.as_raw_fd()));
-    let mut group = criterion.benchmark_group("ring");
-    let mut armed = 0;
-    for count in [1, 100, 1_000] {
-        for _ in armed..count {
-            let accept = opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut());
-            // SAFETY: the entry refers to no memory.
-            unsafe { uring.submission().push(&accept.build()) }.unwrap();
-        }
-        uring.submit().unwrap();
-        armed = count;
-        let seen = ring::read_fdinfo(proc_root(), pid, uring.as_raw_fd());
-        let seen = seen.got().map(|parsed| parsed.armed.of(opcode::Accept::CODE));
-        assert_eq!(seen, Some(count), "the ring was not read, or is not what it should be");
-        group.bench_function(BenchmarkId::new("armed", count), |bench| {
-            bench.iter(|| ring::read_fdinfo(proc_root(), pid, uring.as_raw_fd()));
-        });
-    }
-    group.finish();
-}
-
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = small_files, sleeping_threads, armed_operations, open_fds
+    targets = small_files, sleeping_threads, open_fds
 }
 criterion_main!(benches);

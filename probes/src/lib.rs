@@ -13,7 +13,9 @@
 //! | [`process`] | `/proc/PID/stat`; once: name, command line, executable | one small file |
 //! | [`threads`] | `/proc/PID/task/TID/{stat,schedstat,syscall,wchan,stack}` | four small files a thread |
 //! | [`fds`] | their number against `RLIMIT_NOFILE`; a census of what they are | one stat(2); one readlink(2) each |
-//! | [`ring`] | an `io_uring`, `/proc/PID/fdinfo/FD` | grows with armed operations, takes the ring's lock |
+//! | [`ring`] | an `io_uring`: its own memory, mapped read-only | loads from memory, no system call |
+//! | | `/proc/PID/fdinfo/FD`: what the memory does not tell | grows with armed operations, takes the ring's lock |
+//! | [`pidfd`] | whether the process has exited; its fds, for [`ring`] | a system call |
 //! | [`sockets`] | accept queues, connections, ephemeral ports, over `sock_diag(7)` | listeners: cheap; connections: grows with the namespace |
 //! | [`netstat`] | TCP counters of the namespace | two small files |
 //! | [`cgroup`] | frozen, throttled | three small files |
@@ -32,6 +34,7 @@ mod files;
 pub mod heartbeat;
 pub mod netstat;
 pub mod own;
+pub mod pidfd;
 pub mod pressure;
 pub mod process;
 pub mod reading;

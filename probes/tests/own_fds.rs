@@ -1,15 +1,24 @@
-//! The probes' own fds: looking for hours must not use any up. Alone in its process, so that the
-//! count is its own.
+//! The probes' own fds and mappings: looking for hours must not use any up. Alone in its process,
+//! so that the count is its own.
+#![expect(clippy::disallowed_methods, reason = "the witness reads /proc itself")]
 
+use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
+use io_uring::IoUring;
 use stallscope_probes::fds::CensusWalk;
+use stallscope_probes::ring::{RingAccess, Rings};
 use stallscope_probes::sockets::{Diag, Peers, Wanted, local_port_range, procnet};
 use stallscope_probes::threads::Ask;
 use stallscope_probes::{cgroup, discover, fds, netstat, own, pressure, process, ring, threads};
 
+/// Each test counts what the whole process holds.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn many_rounds_leave_as_many_fds_open_as_one() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let proc_root = Path::new("/proc");
     let cgroups = Path::new("/sys/fs/cgroup");
     let pid = std::process::id() as i32;
@@ -86,4 +95,49 @@ fn many_rounds_leave_as_many_fds_open_as_one() {
     }
     drop((process, count, walk, all, counters, cgroup, stalls));
     assert_eq!(open(), before);
+}
+
+#[test]
+fn rings_that_come_and_go_leave_no_fd_and_no_mapping() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let proc_root = Path::new("/proc");
+    let pid = std::process::id() as i32;
+    // The fds' numbers and the mappings' files: more than their count.
+    let held = || {
+        let mut fds: Vec<String> = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        fds.sort_unstable();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        (fds, maps.lines().filter(|line| line.contains("[io_uring]")).count())
+    };
+    let before = held();
+    let mut rings = Rings::new(proc_root, pid, RingAccess::Memory);
+    for round in 0..20 {
+        let Ok(ring) = IoUring::new(64) else {
+            println!("did not run: no io_uring");
+            return;
+        };
+        let alone = held();
+        rings.follow(&[ring.as_raw_fd()]);
+        let followed = held();
+        assert_eq!(followed.0, alone.0, "no copy of the ring's fd stays open");
+        // Both parts of the ring.
+        assert_eq!(followed.1, alone.1 + 2);
+        assert_eq!(rings.read().len(), 1);
+        rings.read_fdinfo(|| 0);
+        match round % 3 {
+            0 => rings.release(),
+            1 => rings.follow(&[]),
+            _ => {
+                drop(ring);
+                assert_eq!(rings.read(), []);
+                continue;
+            }
+        }
+        assert_eq!(held(), alone);
+    }
+    drop(rings);
+    assert_eq!(held(), before);
 }

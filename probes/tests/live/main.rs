@@ -7,6 +7,8 @@ mod fds;
 mod foreign;
 mod peers;
 mod rights;
+mod ring_life;
+mod ring_memory;
 mod rings;
 mod sockets;
 mod ss;

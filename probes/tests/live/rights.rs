@@ -22,7 +22,7 @@ impl Drop for Sleeper {
 }
 
 /// Runs `work` on a thread whose user is nobody: uids are the thread's own to the kernel.
-fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let nobody = Uid::from_raw(65_534);
         let worker = scope.spawn(move || {
