@@ -264,8 +264,8 @@ impl Session {
                     Message::Socket(described) => Some(described),
                     // Of a single connection: there is none (`inet_diag_find_one_icsk`).
                     Message::Error(errno) if errno == Errno::NOENT.raw_os_error() => None,
-                    Message::Error(errno) => return Err(refusal(errno)),
-                    Message::Done(_) | Message::Other => continue,
+                    Message::Error(errno) if errno != 0 => return Err(refusal(errno)),
+                    Message::Error(_) | Message::Done(_) | Message::Other => continue,
                 };
                 self.socket = Some(socket);
                 return Ok(answer);
