@@ -1,23 +1,27 @@
 //! What a look at the TCP sockets costs against their number, beside the text of `/proc/net/tcp`
-//! and the command `ss`. Half of the sockets are accepted connections to the served port, half
-//! their clients; all of them are this process's, on the loopback.
+//! and the command `ss`. Half of the sockets are accepted connections to the served port of this
+//! process, half are their clients, held by another one: the limit of open files holds for each.
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot be set up has no result")]
 
 use std::collections::BTreeSet;
 use std::hint::black_box;
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use stallscope_probes::sample::PEERS_MAX;
 use stallscope_probes::sockets::{Diag, Peers, Tracker, Wanted, local_port_range, procnet};
 use stallscope_probes::{fds, process};
 
-/// Sockets, and some more of this process's fds.
-const FDS: u64 = 20_000 + 200;
+/// Of each of the two processes: its half of the sockets, and some more.
+const FDS: u64 = 10_000 + 500;
+/// Set for the process that holds the clients: where they connect to.
+const CLIENTS_OF: &str = "STALLSCOPE_BENCH_CLIENTS_OF";
 /// Looks of which the CPU time is taken: a clock tick is 10 ms.
 const LOOKS: u32 = 50;
 
@@ -38,8 +42,40 @@ fn raise_fd_limit() {
     }
 }
 
+/// The process that holds the clients.
+struct Clients(Child);
+
+impl Clients {
+    fn start(address: SocketAddr) -> Self {
+        let program = std::env::current_exe().unwrap();
+        let mut command = Command::new(program);
+        command.env(CLIENTS_OF, address.to_string()).stdin(Stdio::piped()).stdout(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    /// Has it make this many more.
+    fn connect(&mut self, count: usize) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{count}").unwrap();
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// In that process: connects as it is told, until the other one is gone.
+fn hold_clients(address: &str) {
+    let mut held = Vec::new();
+    for line in BufReader::new(std::io::stdin()).lines() {
+        let count: usize = line.unwrap().parse().unwrap();
+        held.extend((0..count).map(|_| TcpStream::connect(address).unwrap()));
+    }
+}
+
 fn tcp_sockets(criterion: &mut Criterion) {
-    raise_fd_limit();
     let pid = own_pid();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -47,17 +83,14 @@ fn tcp_sockets(criterion: &mut Criterion) {
     let diag = diag.got().unwrap();
     let range = *local_port_range(proc_root(), pid).got().unwrap();
     let mut group = criterion.benchmark_group("sockets");
-    let mut pairs = Vec::new();
+    let mut clients = Clients::start(address);
+    let mut accepted = Vec::new();
+    let broker = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to_broker = [(); PEERS_MAX].map(|()| TcpStream::connect(broker.local_addr().unwrap()));
     for sockets in [100, 1_000, 10_000, 20_000] {
-        while pairs.len() * 2 < sockets {
-            let Ok(client) = TcpStream::connect(address) else { break };
-            let Ok((accepted, _)) = listener.accept() else { break };
-            pairs.push((client, accepted));
-        }
-        if pairs.len() * 2 < sockets {
-            println!("the limit of open files does not allow {sockets} sockets: left out");
-            break;
-        }
+        let more = sockets / 2 - accepted.len();
+        clients.connect(more);
+        accepted.extend((0..more).map(|_| listener.accept().unwrap()));
         let own: BTreeSet<u64> = fds::census(proc_root(), pid).got().unwrap().socket_inodes.clone();
         let ports = [address.port()];
         let wanted = Wanted { own_inodes: Some(&own), ..Wanted::new(&ports, range) };
@@ -65,7 +98,7 @@ fn tcp_sockets(criterion: &mut Criterion) {
         let census = diag.connections(&wanted);
         peers.found(census.got().unwrap());
         let before = tracker.update(census.got().unwrap().clone());
-        assert_eq!(before.served[0].accepted_open as usize, pairs.len());
+        assert_eq!(before.served[0].accepted_open as usize, accepted.len());
 
         let mut alive = || {
             let alive = diag.connections_alive(&wanted);
@@ -82,7 +115,7 @@ fn tcp_sockets(criterion: &mut Criterion) {
             bench.iter(&mut nobody);
         });
         group.bench_function(BenchmarkId::new("peers", sockets), |bench| {
-            bench.iter(|| assert_eq!(peers.refresh(diag).got().unwrap().len(), 32));
+            bench.iter(|| assert_eq!(peers.refresh(diag).got().unwrap().len(), PEERS_MAX));
         });
         group.bench_function(BenchmarkId::new("listeners", sockets), |bench| {
             bench.iter(|| diag.listeners());
@@ -98,6 +131,7 @@ fn tcp_sockets(criterion: &mut Criterion) {
         });
     }
     group.finish();
+    drop(to_broker);
 }
 
 /// User and kernel time of one look.
@@ -128,4 +162,12 @@ criterion_group! {
         .measurement_time(Duration::from_secs(2));
     targets = tcp_sockets
 }
-criterion_main!(benches);
+
+fn main() {
+    raise_fd_limit();
+    if let Ok(address) = std::env::var(CLIENTS_OF) {
+        return hold_clients(&address);
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

@@ -37,10 +37,12 @@ pub struct Wanted<'a> {
     pub served_ports: &'a [u16],
     /// `ip_local_port_range`, both ends included.
     pub range: (u16, u16),
-    /// The inodes of the target's sockets; without them its own connections are not found.
+    /// The inodes of the target's sockets; without them its own connections are not found. Those
+    /// are found whose local port is in the range, as the kernel gave it, and not served.
     pub own_inodes: Option<&'a BTreeSet<u64>>,
     /// Sockets taken before the count is cut; at most [`DUMP_MAX`]. It bounds the work of one call,
-    /// here and in the kernel.
+    /// here and in the kernel, which fills one datagram at a time; those that the filter leaves out
+    /// cost it a comparison and are not among them.
     pub sockets_max: usize,
 }
 

@@ -7,8 +7,6 @@ pub use crate::sample::TcpState;
 
 /// Bytes of `struct nlmsghdr` (linux/netlink.h).
 const HEADER_BYTES: usize = 16;
-/// Bytes of `struct inet_diag_req_v2` (`linux/inet_diag.h`).
-const REQUEST_BYTES: usize = 56;
 /// Bytes of `struct inet_diag_msg`, which attributes may follow.
 const SOCKET_BYTES: usize = 72;
 
@@ -16,6 +14,7 @@ const SOCKET_BYTES: usize = 72;
 const ATTRIBUTE_BYTES: usize = 4;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const TCPDIAG_GETSOCK: u16 = 18;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x01;
@@ -40,6 +39,9 @@ pub enum Family {
     V4,
     /// `AF_INET6`, which holds the IPv4 connections of a dual-stack listener too.
     V6,
+    /// Both in one walk of the table. Only the older request `TCPDIAG_GETSOCK`, which has no room
+    /// for a family, gives that (`inet_diag_dump_compat`, `net/ipv4/inet_diag.c`).
+    Both,
 }
 
 /// What to dump.
@@ -123,7 +125,8 @@ impl Exact {
     }
 }
 
-/// A `struct nlmsghdr` and a `struct inet_diag_req_v2`; `attribute` 0 asks for none.
+/// A `struct nlmsghdr` and a `struct inet_diag_req_v2`, or for both families a
+/// `struct inet_diag_req`; `attribute` 0 asks for none.
 fn request(
     seq: u32,
     flags: u16,
@@ -132,19 +135,29 @@ fn request(
     states: u32,
     id: &[u8; 48],
 ) -> Vec<u8> {
-    let mut message = vec![0; HEADER_BYTES + REQUEST_BYTES];
-    put(&mut message, 4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    // Bit n - 1 asks for attribute n.
+    let attributes = if attribute == 0 { 0 } else { 1 << (attribute - 1) };
+    let states = states.to_ne_bytes();
+    let mut message = vec![0; HEADER_BYTES];
     put(&mut message, 6, &(NLM_F_REQUEST | flags).to_ne_bytes());
     put(&mut message, 8, &seq.to_ne_bytes());
-    message[HEADER_BYTES] = match family {
-        Family::V4 => AF_INET,
-        Family::V6 => AF_INET6,
+    let kind = match family {
+        Family::V4 | Family::V6 => {
+            let family = if family == Family::V4 { AF_INET } else { AF_INET6 };
+            message.extend_from_slice(&[family, IPPROTO_TCP, attributes, 0]);
+            message.extend_from_slice(&states);
+            message.extend_from_slice(id);
+            SOCK_DIAG_BY_FAMILY
+        }
+        Family::Both => {
+            message.extend_from_slice(&[0, 0, 0, attributes]);
+            message.extend_from_slice(id);
+            message.extend_from_slice(&states);
+            message.extend_from_slice(&[0; 4]);
+            TCPDIAG_GETSOCK
+        }
     };
-    message[HEADER_BYTES + 1] = IPPROTO_TCP;
-    // Bit n - 1 asks for attribute n.
-    message[HEADER_BYTES + 2] = if attribute == 0 { 0 } else { 1 << (attribute - 1) };
-    put(&mut message, HEADER_BYTES + 4, &states.to_ne_bytes());
-    put(&mut message, HEADER_BYTES + 8, id);
+    put(&mut message, 4, &kind.to_ne_bytes());
     put_length(&mut message);
     message
 }
@@ -237,7 +250,7 @@ fn split_message(bytes: &[u8]) -> Option<(Numbered, &[u8])> {
     let seq = u32_at(bytes, 8)?;
     let payload = bytes.get(HEADER_BYTES..bytes_stated)?;
     let message = match kind {
-        SOCK_DIAG_BY_FAMILY => Message::Socket(socket(payload)?),
+        SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => Message::Socket(socket(payload)?),
         // Both begin with a negative errno (`struct nlmsgerr`; `netlink_dump_done`, af_netlink.c).
         NLMSG_ERROR => Message::Error(i32_at(payload, 0)?.checked_neg()?),
         NLMSG_DONE => Message::Done(i32_at(payload, 0)?.checked_neg()?),
@@ -451,6 +464,10 @@ mod tests {
         assert_eq!((u32_at(&alive, 0), alive.len()), (Some(84), 84));
         assert_eq!((u16_at(&alive, 72), u16_at(&alive, 74)), (Some(12), Some(1)));
         assert_eq!(alive[76..], [9; 8]);
+        let both = Request { family: Family::Both, which: Which::Others }.encode(7, &[9; 4]);
+        assert_eq!((u32_at(&both, 0), u16_at(&both, 4)), (Some(84), Some(18)));
+        assert_eq!((&both[16..20], u32_at(&both, 68)), (&[0; 4][..], Some(0b1_1011_1111_1110)));
+        assert_eq!((u16_at(&both, 76), &both[80..]), (Some(8), &[9; 4][..]));
     }
 
     #[test]
