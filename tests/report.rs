@@ -184,7 +184,9 @@ fn poison_model(model: &mut stallscope::model::Model, text: &str) {
     if let Reading::Got(rings) = &mut model.rings {
         for ring in rings {
             if let Reading::Got(state) = &mut ring.state {
-                state.pending.iter_mut().for_each(|(opcode, _)| text.clone_into(opcode));
+                if let Reading::Got(pending) = &mut state.pending {
+                    pending.iter_mut().for_each(|(opcode, _)| text.clone_into(opcode));
+                }
             }
         }
     }

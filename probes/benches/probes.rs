@@ -5,8 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "benchmarks open what is to be looked at")]
 
 use std::fs::File;
-use std::hint::black_box;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
@@ -14,7 +13,6 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use io_uring::{IoUring, opcode, types};
-use stallscope_probes::sockets::{Diag, Tracker, local_port_range};
 use stallscope_probes::{cgroup, fds, heartbeat, netstat, process, ring, threads};
 
 fn proc_root() -> &'static Path {
@@ -91,41 +89,6 @@ fn sleeping_threads(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Against the number of TCP sockets of the namespace: half of them are on the served port.
-fn tcp_sockets(criterion: &mut Criterion) {
-    let pid = own_pid();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let diag = Diag::open(proc_root(), pid);
-    let diag = diag.got().unwrap();
-    let range = local_port_range(proc_root(), pid);
-    let range = *range.got().unwrap();
-    let mut group = criterion.benchmark_group("sockets");
-    group.bench_function("listeners", |bench| bench.iter(|| diag.listeners()));
-    let mut pairs = Vec::new();
-    for sockets in [100, 1_000, 10_000] {
-        while pairs.len() * 2 < sockets {
-            let Ok(client) = TcpStream::connect(("127.0.0.1", port)) else { break };
-            pairs.push((client, listener.accept().unwrap()));
-        }
-        if pairs.len() * 2 < sockets {
-            println!("the limit of open files does not allow {sockets} sockets: left out");
-            break;
-        }
-        let mut tracker = Tracker::default();
-        group.bench_function(BenchmarkId::new("census", sockets), |bench| {
-            bench.iter(|| {
-                let dump = diag.connections(&[port], range);
-                black_box(tracker.update(dump.got().unwrap(), &[port], range))
-            });
-        });
-        group.bench_function(BenchmarkId::new("connections alive", sockets), |bench| {
-            bench.iter(|| diag.connections_alive(&[port]));
-        });
-    }
-    group.finish();
-}
-
 /// Against the number of armed operations; the read takes the ring's lock meanwhile.
 fn armed_operations(criterion: &mut Criterion) {
     let Ok(mut uring) = IoUring::new(1_024) else {
@@ -160,7 +123,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    // The sockets come before the fds: both stay open to the end of their function only.
-    targets = small_files, sleeping_threads, armed_operations, tcp_sockets, open_fds
+    targets = small_files, sleeping_threads, armed_operations, open_fds
 }
 criterion_main!(benches);

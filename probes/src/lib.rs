@@ -31,6 +31,8 @@ pub mod fds;
 mod files;
 pub mod heartbeat;
 pub mod netstat;
+pub mod own;
+pub mod pressure;
 pub mod process;
 pub mod reading;
 pub mod ring;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use stallscope_probes::sample::{
-    HeartbeatRaw, Holder, RingState, ServedRaw, SyscallRaw, TaskState,
+    ArmedRaw, FdLimitRaw, HeartbeatRaw, Holder, RingSource, RingState, ServedRaw, SyscallRaw,
+    TaskState,
 };
 use stallscope_probes::{Reading, Why};
 
@@ -44,7 +45,7 @@ pub fn info() -> SessionInfo {
             version: String::from("0.1.0"),
             interval_ms: 100,
             ticks_per_s: 100,
-            fd_limits: (Some(1024), Some(4096)),
+            fd_limits: Got(FdLimitRaw { soft: Some(1024), hard: Some(4096) }),
             limits: vec![String::from("kernel stacks need CAP_SYS_ADMIN")],
         },
         anchor: Anchor { mono_ns: T0_NS, real_ns: 1_795_348_800_000_000_000 },
@@ -98,6 +99,7 @@ fn ring(seq: u64) -> RingModel {
     RingModel {
         fd: 9,
         at_ns: at_ns(seq),
+        source: RingSource::Memory { confirmed: true },
         state: Got(RingState {
             sq_entries: 256,
             sq_head: turned,
@@ -105,8 +107,12 @@ fn ring(seq: u64) -> RingModel {
             cq_entries: 512,
             cq_head: turned,
             cq_tail: turned + 3,
-            armed: vec![(13, 1), (22, 52)],
             ..RingState::default()
+        }),
+        armed: Got(ArmedRaw {
+            at_ns: at_ns(seq.saturating_sub(4)),
+            operations: vec![(13, 1), (22, 52)],
+            overflow: 0,
         }),
         submissions_per_s: Got(24_600.0),
         completions_per_s: Got(24_590.0),
@@ -208,7 +214,7 @@ pub fn sq_stalled(seq: u64) -> Model {
     if let Got(state) = &mut ring.state {
         state.cq_head = state.cq_tail;
         state.sq_tail = state.sq_head + 53;
-        state.pending = (0..32).map(|at| ("WRITE".to_owned(), 20 + at)).collect();
+        state.pending = Got((0..32).map(|at| ("WRITE".to_owned(), 20 + at)).collect());
     }
     ring.submissions_per_s = Got(0.0);
     ring.completions_per_s = Got(0.0);

@@ -1,5 +1,6 @@
 //! Wires probes to model, detection and diagnosis, live or from a recording. Owns the only clock.
 
+mod budget;
 mod clock;
 pub mod engine;
 pub mod event;

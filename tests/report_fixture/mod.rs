@@ -16,7 +16,8 @@ use stallscope::watch::event::{
     Anchor, EndReason, Environment, Event, Incident, ProfileWindow, Target,
 };
 use stallscope_probes::sample::{
-    Fault, FaultRaw, HeartbeatRaw, Holder, RingState, SyscallRaw, TaskState,
+    ArmedRaw, Fault, FaultRaw, FdLimitRaw, HeartbeatRaw, Holder, RingSource, RingState, SyscallRaw,
+    TaskState,
 };
 use stallscope_probes::{Reading, Why};
 
@@ -62,6 +63,10 @@ pub const EPOLL: SyscallRaw = SyscallRaw::In { nr: 232, arg0: 3 };
 
 pub fn addr(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn fd_limit() -> Reading<FdLimitRaw> {
+    Reading::Got(FdLimitRaw { soft: Some(1_024), hard: Some(524_288) })
 }
 
 fn absent<T>(why: Why, detail: &str) -> Reading<T> {
@@ -135,6 +140,12 @@ pub fn model(seq: u64, state: &State) -> Arc<Model> {
     let ring = state.ring.clone().map(|ring| RingModel {
         fd: 9,
         at_ns,
+        source: RingSource::Memory { confirmed: true },
+        armed: Reading::Got(ArmedRaw {
+            at_ns: at_ns - (seq % 20) * INTERVAL_MS * MS,
+            operations: vec![(13, 1), (22, 128)],
+            overflow: 0,
+        }),
         state: if seq % 40 == 17 {
             absent(Why::Locked, "the kernel held the ring's lock and left its counters out")
         } else {
@@ -154,13 +165,13 @@ pub fn model(seq: u64, state: &State) -> Arc<Model> {
             threads: 5,
         }),
         threads: Reading::Got(threads(state)),
-        fds: Reading::Got(FdsModel { open: state.open_fds, limit: Some(1_024) }),
+        fds: Reading::Got(FdsModel { open: state.open_fds, limit: fd_limit() }),
         listeners: Reading::Got(vec![ListenerModel {
             local: addr(8080),
             inode: 77_120,
             holder: Holder::Target,
             queued: state.queued,
-            limit: 1_024,
+            limit: Some(1_024),
             drops: Some(0),
             drops_new: Reading::Got(0),
         }]),
@@ -219,7 +230,7 @@ pub fn quiet(models: Vec<Arc<Model>>) -> Incident {
             version: String::from("0.1.0"),
             interval_ms: INTERVAL_MS,
             ticks_per_s: 100,
-            fd_limits: (Some(1_024), Some(524_288)),
+            fd_limits: fd_limit(),
             limits: vec![String::from(
                 "the cgroup of the process could not be read: permission denied",
             )],
@@ -314,7 +325,6 @@ fn sq_state(seq: u64, fault: FaultRaw) -> State {
         cq_entries: 512,
         cq_head: taken - 140,
         cq_tail: taken - 140 + (seq % 6) as u32,
-        armed: vec![(13, 1), (22, 128)],
         ..RingState::default()
     };
     if seq >= ONSET_TICK {
@@ -328,7 +338,7 @@ fn sq_state(seq: u64, fault: FaultRaw) -> State {
         ring.sq_tail = taken + 64;
         ring.cq_head = taken - 140;
         ring.cq_tail = taken - 140;
-        ring.pending = (0..32).map(|n| (String::from("WRITE"), 12 + n)).collect();
+        ring.pending = Reading::Got((0..32).map(|n| (String::from("WRITE"), 12 + n)).collect());
     }
     state.ring = Some(ring);
     state

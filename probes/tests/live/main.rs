@@ -5,10 +5,13 @@
 mod child;
 mod fds;
 mod foreign;
+mod peers;
 mod rights;
 mod rings;
 mod sockets;
+mod ss;
 mod threads;
+mod watch;
 
 use std::path::Path;
 use std::time::Duration;
