@@ -168,6 +168,8 @@ impl Watcher {
             let mut others = String::new();
             for line in BufReader::new(stdout).lines() {
                 let line = line.unwrap();
+                // Text that could move a cursor never leaves the JSON.
+                assert!(!line.chars().any(char::is_control), "{line:?}");
                 let value: Value = serde_json::from_str(&line).unwrap();
                 if value["type"] == "sample" {
                     sender.send(value).ok();

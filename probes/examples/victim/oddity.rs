@@ -61,7 +61,10 @@ pub fn names() -> Outcome {
 
 /// And of its threads.
 pub fn named() -> Outcome {
-    for name in [&HOSTILE[..15], &b"\n\n\n</script>\n"[..], &b"a) R 1 1 (\xff"[..]] {
+    // The last one is a control sequence in one character (U+009B), and a DEL.
+    let names: [&[u8]; 4] =
+        [&HOSTILE[..15], b"\n\n\n</script>\n", b"a) R 1 1 (\xff", b"\xc2\x9b2J\x7f"];
+    for name in names {
         std::thread::spawn(move || {
             let name = std::ffi::CString::new(name).unwrap_or_default();
             rustix::thread::set_name(&name).ok();
