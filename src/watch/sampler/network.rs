@@ -219,3 +219,62 @@ fn own_first(
     all.truncate(LISTENERS_MAX);
     Reading::Got(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use stallscope_probes::Why;
+
+    use super::*;
+
+    fn listener(port: u16, inode: u32) -> ListenerRaw {
+        ListenerRaw {
+            local: ([127, 0, 0, 1], port).into(),
+            inode,
+            queued: 0,
+            limit: Some(128),
+            drops: Some(0),
+            holder: Holder::Unknown,
+        }
+    }
+
+    fn census(inodes: &[u64]) -> Reading<fds::Census> {
+        let socket_inodes = inodes.iter().copied().collect();
+        Reading::Got(fds::Census { socket_inodes, ..fds::Census::default() })
+    }
+
+    fn kept(
+        all: &[(u16, u32)],
+        census: &Reading<fds::Census>,
+        port: Option<u16>,
+    ) -> Vec<(u32, Holder)> {
+        let all = all.iter().map(|(port, inode)| listener(*port, *inode)).collect();
+        let kept = own_first(all, census, port);
+        kept.got().unwrap().iter().map(|one| (one.inode, one.holder)).collect()
+    }
+
+    #[test]
+    fn siblings_on_the_same_port_are_kept_after_the_targets_own() {
+        let all = [(80, 1), (80, 2), (81, 3), (22, 4)];
+        let own = [(2, Holder::Target), (3, Holder::Target), (1, Holder::Other)];
+        assert_eq!(kept(&all, &census(&[2, 3, 99]), None), own);
+        assert_eq!(kept(&all, &census(&[]), None), []);
+        assert_eq!(kept(&all, &census(&[]), Some(22)), [(4, Holder::Other)]);
+    }
+
+    #[test]
+    fn without_a_census_only_a_named_port_helps() {
+        let hidden = Reading::absent(Why::NotPermitted, "no");
+        assert_eq!(kept(&[(80, 1), (81, 2)], &hidden, Some(81)), [(2, Holder::Unknown)]);
+        let none = own_first(vec![listener(80, 1)], &hidden, None);
+        assert_eq!(none.absence().unwrap().why, Why::NotPermitted);
+    }
+
+    #[test]
+    fn the_targets_own_are_kept_when_there_are_too_many() {
+        let many = LISTENERS_MAX as u32 + 10;
+        let all: Vec<(u16, u32)> = (0..many).map(|inode| (80, inode)).collect();
+        let last = u64::from(many) - 1;
+        let kept = kept(&all, &census(&[last]), None);
+        assert_eq!((kept.len(), kept[0]), (LISTENERS_MAX, (many - 1, Holder::Target)));
+    }
+}
