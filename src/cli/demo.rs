@@ -241,7 +241,7 @@ fn state(model: &Model) -> String {
     let rate = rate.map_or_else(|| String::from("?"), |rate| format!("{rate:.0}"));
     let queued = model.queued().map_or_else(|| String::from("?"), |queued| queued.to_string());
     let fds = model.fds.got().map_or_else(|| String::from("?"), |fds| fds.open.to_string());
-    let rings = model.rings.got().into_iter().flatten();
+    let rings = model.all_rings().iter();
     let pending: Option<u32> =
         rings.filter_map(|ring| ring.state.got()).map(RingState::sq_pending).reduce(|a, b| a + b);
     let pending = pending.map_or_else(String::new, |pending| format!(", {pending} unsubmitted"));

@@ -15,12 +15,12 @@ fn absent<T>() -> Reading<T> {
     Reading::absent(Why::NotSampled, "not read")
 }
 
-fn probe<T>(at_ns: u64, value: T) -> Probe<T> {
+pub(in crate::model) fn probe<T>(at_ns: u64, value: T) -> Probe<T> {
     Probe { begin_ns: at_ns, end_ns: at_ns, reading: Reading::Got(value) }
 }
 
 /// A sample in which nothing was read.
-fn nothing(seq: u64) -> Sample {
+pub(in crate::model) fn nothing(seq: u64) -> Sample {
     Sample {
         seq,
         due_ns: 0,
@@ -52,7 +52,7 @@ fn process(ticks: u64, start_time_ticks: u64) -> ProcessRaw {
     }
 }
 
-fn thread(tid: i32, run_ns: u64, delay_ns: u64, timeslices: u64) -> ThreadRaw {
+pub(in crate::model) fn thread(tid: i32, run_ns: u64, delay_ns: u64, timeslices: u64) -> ThreadRaw {
     ThreadRaw {
         tid,
         comm: format!("t{tid}"),
@@ -67,7 +67,7 @@ fn thread(tid: i32, run_ns: u64, delay_ns: u64, timeslices: u64) -> ThreadRaw {
     }
 }
 
-fn ring(fd: i32, sq_head: u32, cq_head: u32) -> RingRaw {
+pub(in crate::model) fn ring(fd: i32, sq_head: u32, cq_head: u32) -> RingRaw {
     RingRaw {
         fd,
         source: RingSource::Memory { confirmed: true },
@@ -314,7 +314,7 @@ proptest! {
                 outcome(&ring.completions_per_s),
                 outcome(&model.app.got().unwrap().responses_per_s),
             ];
-            for thread in threads {
+            for thread in threads.iter() {
                 rates.push(outcome(&thread.switches_per_s));
                 for share in [&thread.cpu_ratio, &thread.delay_ratio].map(outcome) {
                     prop_assert!(share.is_err() || (0.0..=1.0).contains(&share.unwrap()));
@@ -358,8 +358,8 @@ proptest! {
             let mut builder = builder();
             builder.push(&samples[0]);
             let model = builder.push(&samples[1]);
-            let mut threads = model.threads.got().unwrap().clone();
-            let mut rings = model.rings.got().unwrap().clone();
+            let mut threads = model.threads.got().unwrap().to_vec();
+            let mut rings = model.rings.got().unwrap().to_vec();
             threads.sort_by_key(|thread| thread.tid);
             rings.sort_by_key(|ring| ring.fd);
             (threads, rings)

@@ -1,19 +1,24 @@
 //! Fixed models for the tests of the view.
 
+mod around;
+
 use std::sync::Arc;
 
 use stallscope_probes::sample::{
-    ArmedRaw, FdLimitRaw, HeartbeatRaw, Holder, RingSource, RingState, ServedRaw, SyscallRaw,
-    TaskState,
+    ArmedRaw, FdKindsRaw, FdLimitRaw, HeartbeatRaw, Holder, PressureScope, RingSource, RingState,
+    ServedRaw, SyscallRaw, TaskState,
 };
-use stallscope_probes::{Reading, Why};
+use stallscope_probes::{Absence, Reading, Why};
+
+use around::{calm_cgroup, peers, tiers, watcher};
 
 use super::SessionInfo;
 use crate::detect::{Onset, StallKind};
-use crate::diagnose::verdict::{Cause, Confidence, Evidence, RuledOut, Value, Verdict};
+use crate::diagnose::verdict::{Cause, Confidence, Evidence, Missing, RuledOut, Value, Verdict};
+use crate::model::tiers::{Tier, TierModel, TierStatus};
 use crate::model::{
-    AppModel, FdsModel, ListenerModel, Model, PortsModel, ProcessModel, RingModel, ServedModel,
-    TcpModel, ThreadModel, ThreadRole,
+    AppModel, CgroupModel, FdsModel, ListenerModel, Model, PortsModel, PressureModel, ProcessModel,
+    RingModel, ServedModel, StallShare, TcpModel, ThreadModel, ThreadRole, WatcherModel,
 };
 use crate::watch::event::{Anchor, EndReason, Environment, Event, Incident, Step, Target};
 
@@ -94,6 +99,10 @@ fn threads() -> Vec<ThreadModel> {
     ]
 }
 
+fn shared(threads: Vec<ThreadModel>) -> Arc<[Arc<ThreadModel>]> {
+    threads.into_iter().map(Arc::new).collect()
+}
+
 fn ring(seq: u64) -> RingModel {
     let turned = (seq * 2_460) as u32;
     RingModel {
@@ -168,16 +177,27 @@ pub fn healthy(seq: u64) -> Model {
             rss_bytes: 34 << 20,
             threads: 6,
         }),
-        threads: Got(threads()),
+        threads: Got(shared(threads())),
         fds: Got(FdsModel {
             open: 61 + seq % 3,
             limit: Got(FdLimitRaw { soft: Some(1024), hard: Some(524_288) }),
         }),
-        listeners: Got(vec![listener(0, 1024, 0, 0)]),
-        served: Got(vec![ServedModel {
+        fd_kinds: Got(FdKindsRaw {
+            sockets: 52,
+            rings: 1,
+            epolls: 1,
+            anonymous: 3,
+            pipes: 0,
+            files: 4,
+            looked_at: 61,
+            truncated: false,
+        }),
+        listeners: Got([listener(0, 1024, 0, 0)].into()),
+        served: Got([ServedModel {
             raw: ServedRaw { port: 8080, accepted_open: 52, ..ServedRaw::default() },
             at_ns: at_ns(seq.saturating_sub(12)),
-        }]),
+        }]
+        .into()),
         ports: Got(PortsModel {
             size: 28_232,
             in_use: 1_204,
@@ -185,7 +205,8 @@ pub fn healthy(seq: u64) -> Model {
             range: (32_768, 60_999),
             top: vec![(([10, 0, 0, 7], 9092).into(), 4)],
         }),
-        rings: Got(vec![ring(seq)]),
+        peers: Got(peers(seq).into()),
+        rings: Got([ring(seq)].into()),
         tcp: Got(TcpModel {
             listen_overflows_new: Some(0),
             listen_drops_new: Some(0),
@@ -194,6 +215,19 @@ pub fn healthy(seq: u64) -> Model {
         }),
         app: Got(app(seq)),
         frozen: Got(false),
+        cgroup: Got(calm_cgroup()),
+        pressure: Got(PressureModel {
+            scope: PressureScope::Cgroup,
+            cpu: Some(StallShare { some: 0.021, full: Some(0.004) }),
+            memory: Some(StallShare { some: 0.0, full: Some(0.0) }),
+            io: Some(StallShare { some: 0.0, full: Some(0.0) }),
+        }),
+        watcher: watcher(),
+        tiers: tiers(&[(
+            Tier::KernelStacks,
+            Why::NotSampled,
+            "kernel stacks are read only on suspicion",
+        )]),
     }
 }
 
@@ -207,8 +241,8 @@ pub fn sq_stalled(seq: u64) -> Model {
     runtime.switches_per_s = Got(31.0);
     runtime.syscall = Got(SyscallRaw::Running);
     runtime.wchan = Got(String::new());
-    model.threads = Got(threads);
-    model.listeners = Got(vec![listener(9, 1024, 0, 0)]);
+    model.threads = Got(shared(threads));
+    model.listeners = Got([listener(9, 1024, 0, 0)].into());
     let mut ring = ring(20);
     ring.at_ns = at_ns(seq);
     if let Got(state) = &mut ring.state {
@@ -218,7 +252,7 @@ pub fn sq_stalled(seq: u64) -> Model {
     }
     ring.submissions_per_s = Got(0.0);
     ring.completions_per_s = Got(0.0);
-    model.rings = Got(vec![ring]);
+    model.rings = Got([ring].into());
     if let Got(app) = &mut model.app {
         app.accepts_per_s = Got(0.0);
         app.requests_per_s = Got(0.0);
@@ -236,16 +270,36 @@ pub fn fd_exhausted(seq: u64) -> Model {
         open: 1024,
         limit: Got(FdLimitRaw { soft: Some(1024), hard: Some(524_288) }),
     });
-    model.rings = Got(Vec::new());
+    model.rings = Got([].into());
+    model.fd_kinds = Got(FdKindsRaw {
+        sockets: 1_013,
+        epolls: 1,
+        anonymous: 4,
+        files: 6,
+        looked_at: 1_024,
+        ..FdKindsRaw::default()
+    });
+    model.tiers = tiers(&[
+        (Tier::RingMemory, Why::Unsupported, "the process has no io_uring"),
+        (Tier::RingFdinfo, Why::Unsupported, "the process has no io_uring"),
+    ]);
+    model.cgroup = Got(CgroupModel {
+        throttled_ratio: Some(0.42),
+        throttled_new: Some(7),
+        throttled_ms_new: Some(310.0),
+        ..calm_cgroup()
+    });
     model.listeners = Got(vec![
         listener(1025, 1024, 8_658, 41),
         ListenerModel {
             local: "[2001:db8:85a3::8a2e:370:7334]:8443".parse().unwrap(),
             holder: Holder::Other,
             drops: None,
+            limit: None,
             ..listener(0, 128, 0, 0)
         },
-    ]);
+    ]
+    .into());
     if let Got(app) = &mut model.app {
         app.raw.stack = String::from("tokio");
         app.raw.open = 1_013;
@@ -254,7 +308,7 @@ pub fn fd_exhausted(seq: u64) -> Model {
         app.accepts_per_s = Got(0.0);
     }
     if let Got(served) = &mut model.served {
-        served[0].raw = ServedRaw {
+        Arc::make_mut(served)[0].raw = ServedRaw {
             port: 8080,
             accepted_open: 1_013,
             queued: 1_025,
@@ -284,6 +338,8 @@ pub fn foreign(seq: u64) -> Model {
         process: no(),
         threads: no(),
         fds: no(),
+        fd_kinds: no(),
+        peers: no(),
         listeners: no(),
         served: no(),
         ports: no(),
@@ -291,6 +347,17 @@ pub fn foreign(seq: u64) -> Model {
         tcp: no(),
         app: Reading::absent(Why::Unsupported, "the process keeps no heartbeat page"),
         frozen: no(),
+        cgroup: no(),
+        pressure: no(),
+        watcher: WatcherModel { interval_ms: 200.0, ..watcher() },
+        tiers: Tier::ALL
+            .map(|tier| TierModel {
+                tier,
+                status: no::<()>()
+                    .absence()
+                    .map_or(TierStatus::Active, |absence| TierStatus::without(tier, absence)),
+            })
+            .into(),
     }
 }
 
@@ -310,14 +377,19 @@ pub fn hostile(seq: u64) -> Model {
     evil[3].delay_ratio = Reading::absent(Why::NoPrevious, "first reading");
     evil[3].switches_per_s = Reading::absent(Why::NoPrevious, "first reading");
     evil[5].syscall = Got(SyscallRaw::In { nr: 9_999, arg0: 0 });
-    model.threads = Got(evil);
+    model.threads = Got(shared(evil));
     if let Got(app) = &mut model.app {
         app.raw.stack = String::from("\x1b[31mtokio\u{202e}");
     }
     let mut locked = ring(seq);
     locked.fd = 11;
     locked.state = Reading::absent(Why::Locked, "the kernel held uring_lock");
-    model.rings = Got(vec![ring(seq), locked]);
+    locked.source = RingSource::Fdinfo(Absence {
+        why: Why::NotPermitted,
+        detail: String::from("pidfd_getfd \x1b[31m: EPERM"),
+    });
+    model.rings = Got([ring(seq), locked].into());
+    model.tiers = tiers(&[(Tier::ThreadCalls, Why::NotPermitted, "\x1b[2Jcannot read\u{202e}")]);
     model
 }
 
@@ -333,8 +405,14 @@ pub fn onset() -> Onset {
     }
 }
 
-fn evidence(signal: &str, value: Value, unit: &str, since: Option<u64>) -> Evidence {
-    Evidence { signal: signal.to_owned(), value, unit: unit.to_owned(), since_ns: since.map(at_ns) }
+fn evidence(tier: Tier, signal: &str, value: Value, unit: &str, since: Option<u64>) -> Evidence {
+    Evidence {
+        tier,
+        signal: signal.to_owned(),
+        value,
+        unit: unit.to_owned(),
+        since_ns: since.map(at_ns),
+    }
 }
 
 pub fn sq_verdict() -> Verdict {
@@ -349,10 +427,22 @@ pub fn sq_verdict() -> Verdict {
              kernel: the runtime's thread 4242 is always ready and never parks.",
         ),
         evidence: vec![
-            evidence("ring 9 unsubmitted entries", Value::Number(53.0), "entries", Some(20)),
-            evidence("ring 9 submissions", Value::Number(0.0), "per s", Some(20)),
-            evidence("thread 4242 on CPU", Value::Number(99.8), "%", Some(21)),
-            evidence("thread 4242 system call", Value::Text("(running)".into()), "", None),
+            evidence(
+                Tier::RingMemory,
+                "ring 9 unsubmitted entries",
+                Value::Number(53.0),
+                "entries",
+                Some(20),
+            ),
+            evidence(Tier::RingMemory, "ring 9 submissions", Value::Number(0.0), "per s", Some(20)),
+            evidence(Tier::Threads, "thread 4242 on CPU", Value::Number(99.8), "%", Some(21)),
+            evidence(
+                Tier::ThreadCalls,
+                "thread 4242 system call",
+                Value::Text("(running)".into()),
+                "",
+                None,
+            ),
         ],
         ruled_out: vec![
             RuledOut {
@@ -364,6 +454,11 @@ pub fn sq_verdict() -> Verdict {
                 because: String::from("The runtime's thread is running, not in a blocking call."),
             },
         ],
+        rests_on: vec![Tier::Threads, Tier::ThreadCalls, Tier::RingMemory],
+        missing: vec![Missing {
+            tier: Tier::KernelStacks,
+            why: String::from("not due yet: kernel stacks are read only on suspicion"),
+        }],
         next: vec![
             String::from(
                 "Find the task that is always ready: look at tokio-console, column wakes.",
@@ -380,7 +475,9 @@ pub fn fd_verdict() -> Verdict {
         cause: Cause::FdExhausted,
         confidence: Confidence::Likely,
         summary: String::from("All 1024 fds are open and accept fails with EMFILE."),
-        evidence: vec![evidence("open fds", Value::Number(1024.0), "fds", Some(12))],
+        rests_on: vec![Tier::Fds],
+        missing: Vec::new(),
+        evidence: vec![evidence(Tier::Fds, "open fds", Value::Number(1024.0), "fds", Some(12))],
         ..sq_verdict()
     }
 }
@@ -393,8 +490,16 @@ pub fn healthy_verdict() -> Verdict {
         cause: Cause::HealthyBusy,
         confidence: Confidence::Certain,
         summary: String::from("Requests are answered as fast as they come."),
-        evidence: vec![evidence("responses", Value::Number(11_790.0), "per s", Some(1))],
+        evidence: vec![evidence(
+            Tier::Heartbeat,
+            "responses",
+            Value::Number(11_790.0),
+            "per s",
+            Some(1),
+        )],
         ruled_out: Vec::new(),
+        rests_on: vec![Tier::Heartbeat],
+        missing: Vec::new(),
         next: Vec::new(),
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use stallscope_probes::sample::FdLimitRaw;
+
 use super::event::Event;
 use crate::model::Model;
 
@@ -22,18 +24,17 @@ pub(super) fn between(before: &Model, now: &Model) -> Vec<Event> {
         texts.extend(then.difference(&now).map(|fd| format!("has closed its io_uring, fd {fd}")));
     }
     if let (Some(then), Some(now)) = (fd_limit(before), fd_limit(now))
-        && then != now
+        && then.soft != now.soft
     {
         let words = |limit: Option<u64>| limit.map_or(String::from("none"), |max| max.to_string());
-        texts.push(format!("fd limit changed from {} to {}", words(then), words(now)));
+        texts.push(format!("fd limit changed from {} to {}", words(then.soft), words(now.soft)));
     }
     let note = |text| Event::Note { at_ns: now.at_ns, text };
     texts.into_iter().take(NOTES_MAX).map(note).collect()
 }
 
-/// The soft limit, where it was read.
-fn fd_limit(model: &Model) -> Option<Option<u64>> {
-    Some(model.fds.got()?.limit.got()?.soft)
+fn fd_limit(model: &Model) -> Option<&FdLimitRaw> {
+    model.fds.got()?.limit.got()
 }
 
 fn listening(model: &Model) -> Option<BTreeSet<SocketAddr>> {
