@@ -97,6 +97,23 @@ fn many_rounds_leave_as_many_fds_open_as_one() {
     assert_eq!(open(), before);
 }
 
+/// Mapped parts of rings that a child does not get (`dc`, proc(5)); those of the rings' owner are
+/// not among them.
+fn not_inherited() -> usize {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut of_ring = false;
+    let mut count = 0;
+    for line in smaps.lines() {
+        // Each mapping begins with its addresses.
+        if line.split_once(' ').is_some_and(|(first, _)| first.contains('-')) {
+            of_ring = line.contains("[io_uring]");
+        }
+        let is_marked = line.strip_prefix("VmFlags:").is_some_and(|flags| flags.contains(" dc"));
+        count += usize::from(of_ring && is_marked);
+    }
+    count
+}
+
 #[test]
 fn rings_that_come_and_go_leave_no_fd_and_no_mapping() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,6 +142,7 @@ fn rings_that_come_and_go_leave_no_fd_and_no_mapping() {
         assert_eq!(followed.0, alone.0, "no copy of the ring's fd stays open");
         // Both parts of the ring.
         assert_eq!(followed.1, alone.1 + 2);
+        assert_eq!(not_inherited(), 2, "a child must not hold the ring");
         assert_eq!(rings.read().len(), 1);
         rings.read_fdinfo(|| 0);
         match round % 3 {

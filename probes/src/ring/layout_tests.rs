@@ -267,6 +267,41 @@ fn a_ring_without_an_index_array_takes_its_entries_in_order() {
     assert_eq!(image.state().pending, Reading::Got(pending));
 }
 
+/// A ring from which the kernel takes two submissions once the counters have been read.
+struct Taken<'a> {
+    ring: &'a [u8],
+    head_loads: Cell<u32>,
+}
+
+impl Words for Taken<'_> {
+    fn word(&self, at_bytes: usize) -> Option<u32> {
+        let word = self.ring.word(at_bytes)?;
+        if at_bytes != PACKED.sq_head {
+            return Some(word);
+        }
+        let loads = self.head_loads.replace(self.head_loads.get() + 1);
+        Some(if loads == 0 { word } else { word.wrapping_add(2) })
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.ring.len()
+    }
+}
+
+#[test]
+fn entries_taken_while_they_are_read_are_left_out() {
+    let mut image = Image::plain();
+    image.move_to((u32::MAX, 2), (0, 0));
+    for (index, fd) in [(255, 1), (0, 2), (1, 3)] {
+        image.prepare(index, 22, fd);
+    }
+    let ring = Taken { ring: &image.ring, head_loads: Cell::new(0) };
+    let sqes = Reading::Got(image.sqes.as_slice());
+    let state = image.layout.state(&ring, sqes, image.sizes);
+    let pending = vec![("READ".to_owned(), 3)];
+    assert_eq!(state.got().unwrap().pending, Reading::Got(pending));
+}
+
 #[test]
 fn many_entries_not_submitted_are_cut_at_the_bound() {
     let mut image = Image::plain();
