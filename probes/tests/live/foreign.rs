@@ -176,8 +176,11 @@ fn the_dump_the_text_and_ss_agree_on_another_namespace() {
         assert_eq!(used.len() as u32, raw.ports.in_use);
     }
 
-    let text = got(procnet::connections(proc_root(), pid, &wanted));
-    assert_eq!(text, got(diag.connections(&wanted)));
+    // What was written to the broker is still on its way into the other end's buffer.
+    until("the text agrees", || {
+        let text = got(procnet::connections(proc_root(), pid, &wanted));
+        (text == got(diag.connections(&wanted))).then_some(())
+    });
     let mut listeners = got(diag.listeners());
     for listener in &mut listeners {
         assert!(listener.limit.take().is_some() && listener.drops.take().is_some());

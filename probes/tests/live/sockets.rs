@@ -116,6 +116,7 @@ fn time_wait_stays_with_the_served_port_when_the_server_closes_first() {
     let text = Tracker::default().update(text).served[0];
     assert_eq!(text, not_counted(&before));
     let text = got(procnet::connections_alive(proc_root(), own_pid(), &wanted));
+    assert_eq!(text, got(server.diag.connections_alive(&wanted)), "neither has TIME_WAIT");
     assert_eq!(Tracker::default().update_alive(text, &after).served[0], not_counted(&after));
 }
 
