@@ -13,6 +13,7 @@ use super::args::{budget_ppm, duration};
 use super::target::TargetArgs;
 use super::{EXIT_OK, EXIT_STALLED, live, stop};
 use crate::diagnose::verdict::Cause;
+use crate::model::Model;
 use crate::watch::event::EndReason;
 use crate::watch::recorder::Recorder;
 use crate::watch::session::{Pacing, Probes, Session, Tick, Until};
@@ -122,9 +123,15 @@ fn headless(
         out.flush()
     };
     let begun = line(json::target(&session.target, &session.environment, anchor));
+    let mut tiers_of: Option<Arc<Model>> = None;
     let outcome = begun.map_err(anyhow::Error::from).and_then(|()| {
         session.run(until, stop, |tick| {
             record(tick)?;
+            let model = &tick.step.model;
+            if tiers_of.as_ref().is_none_or(|before| json::tiers_changed(before, model)) {
+                line(json::tiers(model, anchor))?;
+                tiers_of = Some(Arc::clone(model));
+            }
             if samples {
                 line(json::sample(&tick.step.model, anchor))?;
             }

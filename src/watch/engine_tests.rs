@@ -365,6 +365,29 @@ fn a_listener_that_is_closed_is_noted() {
 }
 
 #[test]
+fn a_watcher_that_slows_down_for_good_says_so_once() {
+    let mut world = World::new(OURS);
+    let mut engine = Engine::new(100, 100);
+    let mut notes = Vec::new();
+    for tick in 0..300 {
+        let mut sample = world.tick(Busy);
+        // A single dear tick, then slow from the hundredth to the two hundredth.
+        let slow = tick == 50 || (100..200).contains(&tick);
+        sample.watcher.interval_asked_ns = TICK_NS;
+        sample.watcher.interval_ns = if slow { 3 * TICK_NS } else { TICK_NS };
+        sample.watcher.budget_ppm = 2_500;
+        notes.extend(engine.push(&sample).events.into_iter().filter_map(|event| match event {
+            Event::Note { text, .. } => Some((tick, text)),
+            _ => None,
+        }));
+    }
+    let slowed = "the watcher looks every 150 ms instead of every 50 ms, to stay within its budget \
+                  of 0.25 % of a core (--budget)";
+    let again = "the watcher looks every 50 ms again";
+    assert_eq!(notes, [(119, slowed.to_owned()), (219, again.to_owned())]);
+}
+
+#[test]
 fn a_certain_verdict_does_not_flip() {
     let outcome = run(OURS, &[(Busy, 60), (Yield, 60), (Blocked, 60)]);
     let certain = outcome

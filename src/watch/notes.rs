@@ -33,6 +33,44 @@ pub(super) fn between(before: &Model, now: &Model) -> Vec<Event> {
     texts.into_iter().take(NOTES_MAX).map(note).collect()
 }
 
+/// Ticks in a row that must be slow, or no longer be, before it is said: one dear tick is no news.
+const SLOW_TICKS_MIN: u32 = 20;
+
+/// Whether the watcher has slowed down to keep its budget.
+#[derive(Debug, Default)]
+pub(super) struct Slowness {
+    said: bool,
+    ticks: u32,
+}
+
+impl Slowness {
+    /// Takes the next tick; what is to be said of it.
+    pub(super) fn push(&mut self, now: &Model) -> Option<Event> {
+        let watcher = &now.watcher;
+        if watcher.slowed() == self.said {
+            self.ticks = 0;
+            return None;
+        }
+        self.ticks += 1;
+        if self.ticks < SLOW_TICKS_MIN {
+            return None;
+        }
+        self.ticks = 0;
+        self.said = !self.said;
+        let text = if self.said {
+            format!(
+                "the watcher looks every {:.0} ms instead of every {:.0} ms, to stay within its budget of {} % of a core (--budget)",
+                watcher.interval_ms,
+                watcher.interval_asked_ms,
+                (watcher.budget_ratio * 1e4).round() / 1e2
+            )
+        } else {
+            format!("the watcher looks every {:.0} ms again", watcher.interval_asked_ms)
+        };
+        Some(Event::Note { at_ns: now.at_ns, text })
+    }
+}
+
 fn fd_limit(model: &Model) -> Option<&FdLimitRaw> {
     model.fds.got()?.limit.got()
 }

@@ -160,6 +160,7 @@ impl Sampler {
     /// Lets go of everything that is the target's.
     pub fn release(&mut self) {
         self.rings.release();
+        self.network.release();
     }
 
     /// Reads everything that is due.
@@ -170,9 +171,9 @@ impl Sampler {
         let (fast, fast_cost_ns) = costed(|| self.read_fast());
         self.fast_cost_ns = fast_cost_ns;
         let Fast { process, heartbeat, fds } = fast;
-        if process.got().is_none() {
+        if process.reading.absence().is_some_and(|absence| absence.why == Why::Gone) {
             // What it held must not be held any longer by us.
-            self.rings.release();
+            self.release();
         }
         let has_new = self.network.read_listeners(&self.census.last, &mut self.paces, ask);
         let changed = has_new || self.rings.is_stale();

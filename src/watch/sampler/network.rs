@@ -7,7 +7,7 @@ use stallscope_probes::sample::{
     Holder, LISTENERS_MAX, ListenerRaw, PeerRaw, ProbeId, SocketsRaw,
 };
 use stallscope_probes::sockets::{self, Diag, Peers, Tracker, Wanted, procnet};
-use stallscope_probes::{Probe, Reading, fds};
+use stallscope_probes::{Probe, Reading, Why, fds};
 
 use super::costs::{Ask, Paces, timed};
 use crate::watch::session::Probes;
@@ -60,6 +60,13 @@ impl Network {
             proc_root: proc_root.to_owned(),
             pid,
             port,
+        }
+    }
+
+    /// Lets go of the namespace: a socket in it would keep it alive after its last process.
+    pub(super) fn release(&mut self) {
+        if let Source::Diag(diag) = &mut self.from {
+            *diag = Reading::absent(Why::Gone, "the process has exited");
         }
     }
 
@@ -222,8 +229,6 @@ fn own_first(
 
 #[cfg(test)]
 mod tests {
-    use stallscope_probes::Why;
-
     use super::*;
 
     fn listener(port: u16, inode: u32) -> ListenerRaw {
