@@ -112,7 +112,6 @@ impl Rings {
     /// Takes up the rings that a census found ([`crate::fds::census`]): maps new ones, lets go of
     /// those that are not in the list.
     pub fn follow(&mut self, fds: &[i32]) {
-        self.stale = false;
         self.followed.retain(|ring| fds.contains(&ring.fd));
         self.let_go_of_closed();
         for fd in fds.iter().take(RINGS_MAX) {
@@ -227,7 +226,8 @@ impl Rings {
         };
         match RingMemory::attach(&self.proc_root, process, fd) {
             Reading::Got(memory) => {
-                let is_shared = Some(memory.file()) == self.shared_file;
+                // Not known (no fd was left to look with) is taken for shared: that is never wrong.
+                let is_shared = self.shared_file.is_none_or(|shared| shared == memory.file());
                 let hold = if is_shared { Hold::Anew } else { Hold::Kept(Box::new(memory)) };
                 Source::Memory { hold, confirmed: false, mismatches: 0 }
             }
