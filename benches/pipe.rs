@@ -13,6 +13,7 @@ use ratatui::layout::Rect;
 use stallscope::watch::{engine, event};
 use stallscope::{diagnose, report, tui};
 use stallscope_probes::sample::Sample;
+use stallscope_probes::{Reading, Why};
 
 use engine::Engine;
 use event::{Anchor, EndReason, Environment, Target};
@@ -68,7 +69,7 @@ fn header() -> Header {
             version: String::from("0.1.0"),
             interval_ms: 50,
             ticks_per_s: 100,
-            fd_limits: (Some(64), Some(64)),
+            fd_limits: Reading::absent(Why::NotSampled, "made up"),
             limits: Vec::new(),
         },
         anchor: Anchor { mono_ns: 0, real_ns: 0 },

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use io_uring::IoUring;
 use stallscope::watch::budget::Budget;
 use stallscope::watch::now_ns;
 use stallscope::watch::sampler::{Due, Sampler};
@@ -46,7 +47,7 @@ fn ticks(criterion: &mut Criterion) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let all = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, all).unwrap();
-    let rings = [256, 256].map(tokio_uring_ring);
+    let rings = [(), ()].map(|()| IoUring::new(256).unwrap());
     let wake = threads();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let pid = i32::try_from(std::process::id()).unwrap();
@@ -56,6 +57,7 @@ fn ticks(criterion: &mut Criterion) {
     let due = |due_ns| Due {
         due_ns,
         suspicious: false,
+        important_tids: &[],
         interval_asked_ns: INTERVAL_NS,
         interval_ns: INTERVAL_NS,
         budget: &budget,
@@ -79,3 +81,13 @@ fn ticks(criterion: &mut Criterion) {
     group.finish();
     drop((wake, rings));
 }
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(3));
+    targets = ticks
+}
+criterion_main!(benches);
