@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use stallscope::watch::event::{Anchor, EndReason, Environment, Target};
 use stallscope::watch::recording::{Frame, Header, Writer};
+use stallscope_probes::{Reading, Why};
 
 #[derive(Debug)]
 struct Printed {
@@ -172,7 +173,7 @@ fn recording(path: &Path, end: bool) {
             version: String::from("0.1.0"),
             interval_ms: 50,
             ticks_per_s: 100,
-            fd_limits: (None, None),
+            fd_limits: Reading::absent(Why::NotSampled, "not read"),
             limits: Vec::new(),
         },
         anchor: Anchor { mono_ns: 0, real_ns: 0 },

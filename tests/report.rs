@@ -172,7 +172,7 @@ fn poison(incident: &mut Incident, text: &str) {
 fn poison_model(model: &mut stallscope::model::Model, text: &str) {
     use stallscope_probes::{Reading, Why};
     if let Reading::Got(threads) = &mut model.threads {
-        for thread in threads {
+        for thread in Arc::make_mut(threads).iter_mut().map(Arc::make_mut) {
             text.clone_into(&mut thread.comm);
             thread.wchan = Reading::Got(text.to_owned());
             thread.syscall = Reading::absent(Why::Failed, text);
@@ -182,9 +182,13 @@ fn poison_model(model: &mut stallscope::model::Model, text: &str) {
         }
     }
     if let Reading::Got(rings) = &mut model.rings {
-        for ring in rings {
-            if let Reading::Got(state) = &mut ring.state {
-                state.pending.iter_mut().for_each(|(opcode, _)| text.clone_into(opcode));
+        for ring in Arc::make_mut(rings) {
+            if let Reading::Got(state) = &mut ring.state
+                && let Reading::Got(pending) = &mut state.pending
+            {
+                for (opcode, _) in pending {
+                    text.clone_into(opcode);
+                }
             }
         }
     }

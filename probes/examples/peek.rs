@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use stallscope_probes::fds;
+use stallscope_probes::ring::{RingAccess, Rings};
 use stallscope_probes::sockets::Diag;
-use stallscope_probes::{fds, ring};
 
 fn main() {
     let Some(pid) = std::env::args().nth(1).and_then(|pid| pid.parse().ok()) else {
@@ -15,8 +16,14 @@ fn main() {
     if let Some(absence) = census.absence() {
         println!("its fds are unknown: {}", absence.detail);
     }
-    for fd in census.got().map_or(&[][..], |census| &census.rings) {
-        println!("ring {fd}: {:?}", ring::read_fdinfo(proc_root, pid, *fd));
+    let mut rings = Rings::new(proc_root, pid, RingAccess::Memory);
+    rings.follow(census.got().map_or(&[][..], |census| &census.rings));
+    for _ in rings.fds() {
+        rings.read_fdinfo(|| 0);
+    }
+    for ring in rings.read() {
+        println!("ring {}: {:?}", ring.fd, ring.source);
+        println!("  {:?}\n  armed: {:?}", ring.state, ring.armed);
     }
     let listeners = Diag::open(proc_root, pid).and_then(|diag| diag.listeners());
     if let Some(absence) = listeners.absence() {

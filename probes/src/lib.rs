@@ -11,15 +11,23 @@
 //! | module | reads | cost |
 //! |---|---|---|
 //! | [`process`] | `/proc/PID/stat`; once: name, command line, executable | one small file |
-//! | [`threads`] | `/proc/PID/task/TID/{stat,schedstat,syscall,wchan,stack}` | four small files a thread |
-//! | [`fds`] | their number against `RLIMIT_NOFILE`; a census of what they are | one stat(2); one readlink(2) each |
-//! | [`ring`] | an `io_uring`, `/proc/PID/fdinfo/FD` | grows with armed operations, takes the ring's lock |
+//! | [`threads`] | `/proc/PID/task/TID/{stat,schedstat,syscall,wchan,stack,status}` | one small file a thread, three more of those that ran |
+//! | [`fds`] | their number against `RLIMIT_NOFILE`; a census of what they are | one stat(2) and a small file; one readlink(2) each, in slices |
+//! | [`ring`] | an `io_uring`: its own memory, mapped read-only | loads from memory, no system call |
+//! | | `/proc/PID/fdinfo/FD`: what the memory does not tell | grows with armed operations, takes the ring's lock |
+//! | [`pidfd`] | whether the process has exited; its fds, for [`ring`] | a system call |
 //! | [`sockets`] | accept queues, connections, ephemeral ports, over `sock_diag(7)` | listeners: cheap; connections: grows with the namespace |
 //! | [`netstat`] | TCP counters of the namespace | two small files |
-//! | [`cgroup`] | frozen, throttled | three small files |
+//! | [`cgroup`] | frozen, throttled, at its memory limits | four small files |
+//! | [`pressure`] | how long tasks waited for CPU, memory, disk | four small files |
+//! | [`own`] | the watcher's own memory and fds | one small file and one stat(2) |
 //! | [`heartbeat`] | what an instrumented server says of itself | 4 KiB of memory |
 //! | [`spool`] | CPU profiles that an instrumented server makes of itself | a listing, then a file a second |
 //! | [`discover`] | which processes listen on a port | a census of every process: once per run |
+//!
+//! What is read at every tick has a `Watch`, which keeps its files open and reads them with
+//! pread(2), beside a `read` for once. It is for one process and one thread, and holds as many fds
+//! as its documentation says.
 //!
 //! `proc_root` is `/proc` but for tests; the other names in a sample are in [`sample`].
 
@@ -31,6 +39,9 @@ pub mod fds;
 mod files;
 pub mod heartbeat;
 pub mod netstat;
+pub mod own;
+pub mod pidfd;
+pub mod pressure;
 pub mod process;
 pub mod reading;
 pub mod ring;

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use procfs::FromRead;
-
-use crate::files;
+use crate::files::{self, Buffer, Kept};
 use crate::reading::{Reading, Why};
 use crate::sample::{ProcessRaw, TaskState};
 
@@ -47,17 +45,43 @@ pub struct TaskStat {
     pub start_time_ticks: u64,
 }
 
-/// Reads `/proc/PID/stat`.
+/// Reads `/proc/PID/stat` once; [`Watch`] for again and again.
 pub fn read(proc_root: &Path, pid: i32) -> Reading<ProcessRaw> {
+    let path = files::process(proc_root, pid).join("stat");
     let page_bytes = rustix::param::page_size() as u64;
-    read_stat(&files::process(proc_root, pid)).map(|stat| ProcessRaw {
-        state: stat.state,
-        utime_ticks: stat.utime_ticks,
-        stime_ticks: stat.stime_ticks,
-        threads: stat.threads,
-        rss_bytes: stat.rss_pages.saturating_mul(page_bytes),
-        start_time_ticks: stat.start_time_ticks,
-    })
+    files::read(&path, files::SMALL_MAX_BYTES)
+        .and_then(|bytes| StatLine::parse(&bytes).map(|line| line.process(page_bytes)))
+}
+
+/// `/proc/PID/stat`, kept open: 1 to 5 us a read (the kernel adds up the CPU time of all threads,
+/// `thread_group_cputime_adjusted`). Holds one fd.
+///
+/// A pid that is re-used is never read once the first read came off, see [`Kept`]; the first one
+/// tells its start time.
+#[derive(Debug)]
+pub struct Watch {
+    stat: Kept,
+    buffer: Buffer,
+    page_bytes: u64,
+}
+
+impl Watch {
+    /// Of the process `pid`; opens nothing yet.
+    pub fn new(proc_root: &Path, pid: i32) -> Self {
+        Self {
+            stat: Kept::new(files::process(proc_root, pid).join("stat")),
+            buffer: Buffer::default(),
+            page_bytes: rustix::param::page_size() as u64,
+        }
+    }
+
+    /// Reads it. Gone once the process has been reaped, and for ever after.
+    pub fn read(&mut self) -> Reading<ProcessRaw> {
+        let page_bytes = self.page_bytes;
+        self.stat
+            .read(&mut self.buffer)
+            .and_then(|bytes| StatLine::parse(bytes).map(|line| line.process(page_bytes)))
+    }
 }
 
 /// Reads who a process is: once per run, not per tick.
@@ -100,32 +124,89 @@ pub(crate) fn read_stat(folder: &Path) -> Reading<TaskStat> {
 
 /// Parses a `stat` line (proc(5)).
 pub fn parse_stat(bytes: &[u8]) -> Reading<TaskStat> {
-    let malformed = || Reading::absent(Why::Malformed, "the stat line is not as proc(5) has it");
-    let text = String::from_utf8_lossy(bytes);
-    let line = text.trim();
-    if !has_name_in_parentheses(line) {
-        return malformed();
-    }
-    let Ok(stat) = procfs::process::Stat::from_read(line.as_bytes()) else { return malformed() };
-    let Ok(threads) = u64::try_from(stat.num_threads) else { return malformed() };
-    Reading::Got(TaskStat {
-        // Unescaped, unlike in `status`: `do_task_stat` (fs/proc/array.c).
-        comm: stat.comm,
-        state: TaskState::from_letter(stat.state),
-        ppid: stat.ppid,
-        utime_ticks: stat.utime,
-        stime_ticks: stat.stime,
-        threads,
-        rss_pages: stat.rss,
-        start_time_ticks: stat.starttime,
-    })
+    StatLine::parse(bytes).map(StatLine::into_owned)
 }
 
-/// `procfs` slices around the outer parentheses without looking; this looks.
-fn has_name_in_parentheses(line: &str) -> bool {
-    let bytes = line.as_bytes();
-    let (Some(open), Some(close)) = (line.find('('), line.rfind(')')) else { return false };
-    open < close && open > 0 && bytes[open - 1] == b' ' && bytes.get(close + 1) == Some(&b' ')
+/// A `stat` line whose name is still in the buffer.
+///
+/// `procfs` parses all 52 fields, makes strings of them first, and slices around the parentheses
+/// without looking; this is read for every thread, at every tick, for eight fields.
+struct StatLine<'a> {
+    comm: &'a [u8],
+    state: TaskState,
+    ppid: i32,
+    utime_ticks: u64,
+    stime_ticks: u64,
+    threads: u64,
+    rss_pages: u64,
+    start_time_ticks: u64,
+}
+
+impl<'a> StatLine<'a> {
+    fn parse(bytes: &'a [u8]) -> Reading<Self> {
+        Self::fields(bytes).map_or_else(
+            || Reading::absent(Why::Malformed, "the stat line is not as proc(5) has it"),
+            Reading::Got,
+        )
+    }
+
+    fn fields(bytes: &'a [u8]) -> Option<Self> {
+        // The name may hold anything, parentheses, spaces and newlines included; what follows the
+        // last parenthesis is letters and numbers.
+        let open = bytes.iter().position(|byte| *byte == b'(')?;
+        let close = bytes.iter().rposition(|byte| *byte == b')')?;
+        let comm = bytes.get(open + 1..close)?;
+        let rest = std::str::from_utf8(&bytes[close + 1..]).ok()?;
+        if !bytes[..open].ends_with(b" ") || !rest.starts_with(' ') {
+            return None;
+        }
+        // Field 3 of proc(5) is the first of these.
+        let mut words = rest.split_ascii_whitespace();
+        let mut letters = words.next()?.chars();
+        let (Some(letter), None) = (letters.next(), letters.next()) else { return None };
+        let ppid = words.next()?.parse().ok()?;
+        // Each skips the fields up to the one in the comment.
+        let utime_ticks = words.nth(9)?.parse().ok()?; // 14
+        let stime_ticks = words.next()?.parse().ok()?; // 15
+        let threads = words.nth(4)?.parse().ok()?; // 20
+        let start_time_ticks = words.nth(1)?.parse().ok()?; // 22
+        let rss_pages = words.nth(1)?.parse().ok()?; // 24
+        Some(Self {
+            comm,
+            state: TaskState::from_letter(letter),
+            ppid,
+            utime_ticks,
+            stime_ticks,
+            threads,
+            rss_pages,
+            start_time_ticks,
+        })
+    }
+
+    fn into_owned(self) -> TaskStat {
+        TaskStat {
+            // Unescaped, unlike in `status`: `do_task_stat` (fs/proc/array.c).
+            comm: String::from_utf8_lossy(self.comm).into_owned(),
+            state: self.state,
+            ppid: self.ppid,
+            utime_ticks: self.utime_ticks,
+            stime_ticks: self.stime_ticks,
+            threads: self.threads,
+            rss_pages: self.rss_pages,
+            start_time_ticks: self.start_time_ticks,
+        }
+    }
+
+    const fn process(&self, page_bytes: u64) -> ProcessRaw {
+        ProcessRaw {
+            state: self.state,
+            utime_ticks: self.utime_ticks,
+            stime_ticks: self.stime_ticks,
+            threads: self.threads,
+            rss_bytes: self.rss_pages.saturating_mul(page_bytes),
+            start_time_ticks: self.start_time_ticks,
+        }
+    }
 }
 
 fn join_arguments(bytes: &[u8]) -> String {
@@ -191,6 +272,39 @@ mod tests {
         tree.file("42/cmdline", &"x".repeat(CMDLINE_MAX_BYTES + 1));
         let known = identity(tree.root(), 42);
         assert_eq!(known.got().unwrap().cmdline.len(), CMDLINE_MAX_BYTES);
+    }
+
+    #[test]
+    fn a_watch_reads_what_one_read_does_and_notices_the_end() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let (proc_root, pid) = (Path::new("/proc"), child.id() as i32);
+        let mut watch = Watch::new(proc_root, pid);
+        // Once it sleeps, its numbers stand still.
+        while read(proc_root, pid).got().unwrap().state != TaskState::Sleeping {
+            std::thread::yield_now();
+        }
+        assert_eq!(watch.read(), read(proc_root, pid));
+        assert_eq!(watch.read().got().unwrap().threads, 1);
+        child.kill().unwrap();
+        while watch.read().got().unwrap().state != TaskState::Zombie {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert_eq!(watch.read().absence().unwrap().why, Why::Gone);
+        assert_eq!(watch.read().absence().unwrap().why, Why::Gone);
+    }
+
+    #[test]
+    fn the_fields_are_those_that_procfs_finds() {
+        let own = files::read(Path::new("/proc/self/stat"), files::SMALL_MAX_BYTES);
+        let bytes = own.got().unwrap();
+        let theirs: procfs::process::Stat = procfs::FromRead::from_read(bytes.as_slice()).unwrap();
+        let ours = parse_stat(bytes);
+        let ours = ours.got().unwrap();
+        assert_eq!((&ours.comm, ours.state.letter()), (&theirs.comm, theirs.state));
+        assert_eq!((ours.ppid, ours.threads as i64), (theirs.ppid, theirs.num_threads));
+        assert_eq!((ours.utime_ticks, ours.stime_ticks), (theirs.utime, theirs.stime));
+        assert_eq!((ours.rss_pages, ours.start_time_ticks), (theirs.rss, theirs.starttime));
     }
 
     proptest! {

@@ -13,9 +13,45 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err(explain()) } else { Ok(duration) }
 }
 
+/// Parses a share of one core, `1%` or `0.5`, into millionths.
+///
+/// # Errors
+/// A sentence that says what a share looks like.
+pub fn budget_ppm(text: &str) -> Result<u32, String> {
+    const PPM_PER_PERCENT: f64 = 10_000.0;
+    let explain = || {
+        format!("'{text}' is no share of one core: write it like 1% or 0.5%, between 0.01% and 100%")
+    };
+    let percent: f64 = text.strip_suffix('%').unwrap_or(text).trim().parse().map_err(|_| explain())?;
+    if (0.01..=100.0).contains(&percent) {
+        Ok((percent * PPM_PER_PERCENT).round() as u32)
+    } else {
+        Err(explain())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn budgets_are_percent_of_one_core() {
+        let cases = [
+            ("1%", Some(10_000)),
+            ("1", Some(10_000)),
+            ("0.25%", Some(2_500)),
+            ("100%", Some(1_000_000)),
+            ("0", None),
+            ("101%", None),
+            ("NaN", None),
+            ("-1%", None),
+            ("much", None),
+            ("", None),
+        ];
+        for (text, ppm) in cases {
+            assert_eq!(budget_ppm(text).ok(), ppm, "{text}");
+        }
+    }
 
     #[test]
     fn durations_need_a_unit_and_a_size() {

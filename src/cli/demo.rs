@@ -22,11 +22,16 @@ use crate::report;
 use crate::watch::event::{Anchor, Event};
 use crate::watch::recorder::Recorder;
 use crate::watch::replay;
-use crate::watch::session::{Session, Tick, Until};
+use crate::watch::session::{Pacing, Probes, Session, Tick, Until};
 use crate::watch::target::Selection;
 
 /// The watcher's ordinary interval.
-const INTERVAL: Duration = Duration::from_millis(50);
+/// With room for a build without optimisation, whose ticks cost ten times as much.
+const PACING: Pacing = Pacing {
+    interval: Duration::from_millis(50),
+    budget_ppm: 100_000,
+    probes: Probes::Auto,
+};
 /// Well below the 256 entries of the submission queue, beyond which a stalled tokio-uring runtime
 /// would submit after all.
 const CONNECTIONS: u32 = 64;
@@ -93,7 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut running = Running::start(&plan)?;
     running.load(&plan)?;
     say(tui, &format!("load on {}: {} connections", running.url, plan.connections));
-    let session = Session::attach(Selection::Pid(running.pid), INTERVAL)?;
+    let session = Session::attach(Selection::Pid(running.pid), PACING)?;
     say(tui, &format!("watching process {} from outside", running.pid));
     watch(session, args, &recording, tui, &stop)?;
     running.end();
@@ -236,7 +241,7 @@ fn state(model: &Model) -> String {
     let rate = rate.map_or_else(|| String::from("?"), |rate| format!("{rate:.0}"));
     let queued = model.queued().map_or_else(|| String::from("?"), |queued| queued.to_string());
     let fds = model.fds.got().map_or_else(|| String::from("?"), |fds| fds.open.to_string());
-    let rings = model.rings.got().into_iter().flatten();
+    let rings = model.all_rings().iter();
     let pending: Option<u32> =
         rings.filter_map(|ring| ring.state.got()).map(RingState::sq_pending).reduce(|a, b| a + b);
     let pending = pending.map_or_else(String::new, |pending| format!(", {pending} unsubmitted"));

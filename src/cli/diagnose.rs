@@ -10,7 +10,7 @@ use super::target::TargetArgs;
 use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED, stop, text};
 use crate::diagnose::verdict::{Cause, Verdict};
 use crate::watch::event::EndReason;
-use crate::watch::session::{Session, Until};
+use crate::watch::session::{Pacing, Probes, Session, Until};
 use crate::watch::{json, now_ns};
 
 /// One verdict on a process, now, within 3 seconds.
@@ -26,7 +26,12 @@ pub struct Args {
     json: bool,
 }
 
-const INTERVAL: Duration = Duration::from_millis(50);
+/// A few seconds once: what matters is to be done in time.
+const PACING: Pacing = Pacing {
+    interval: Duration::from_millis(50),
+    budget_ppm: 200_000,
+    probes: Probes::Auto,
+};
 /// Long enough for the slowest cause to show: an accept queue must wait for a second.
 const CALM_AFTER: Duration = Duration::from_millis(1_600);
 /// With something suspicious in sight, until this long after the start: the promise is 3 s, and
@@ -36,7 +41,7 @@ const CLOSER_LOOK_ENDS: Duration = Duration::from_millis(2_750);
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let begin_ns = now_ns();
     let stop = stop::on_signal().context("cannot install a signal handler")?;
-    let mut session = Session::attach(args.target.selection(), INTERVAL)?;
+    let mut session = Session::attach(args.target.selection(), PACING)?;
     let until = |duration| Until { duration: Some(duration), stall: true, after_verdict: None };
     let quiet = |_: &crate::watch::session::Tick<'_>| Ok::<(), std::convert::Infallible>(());
     let mut reason = watch(session.run(until(CALM_AFTER), &stop, quiet));

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::args::duration;
+use super::args::{budget_ppm, duration};
 use super::target::TargetArgs;
 use super::{EXIT_OK, EXIT_STALLED, live, stop};
 use crate::diagnose::verdict::Cause;
+use crate::model::Model;
 use crate::watch::event::EndReason;
 use crate::watch::recorder::Recorder;
-use crate::watch::session::{Session, Tick, Until};
+use crate::watch::session::{Pacing, Probes, Session, Tick, Until};
 use crate::watch::{json, now_ns};
 
 /// Watch a process from outside until it stalls, ends, or you quit.
@@ -33,6 +34,12 @@ pub struct Args {
     /// Time between samples, 5ms to 10s
     #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = interval)]
     interval: Duration,
+    /// CPU time the watcher may use, in percent of one core; it keeps to that by slowing down
+    #[arg(long, value_name = "PERCENT", default_value = "1%", value_parser = budget_ppm)]
+    budget: u32,
+    /// What to read from
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    probes: Probes,
     /// End after this long
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     time: Option<Duration>,
@@ -61,7 +68,9 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let stop = stop::on_signal().context("cannot install a signal handler")?;
-    let session = Session::attach(args.target.selection(), args.interval)?;
+    let pacing =
+        Pacing { interval: args.interval, budget_ppm: args.budget, probes: args.probes };
+    let session = Session::attach(args.target.selection(), pacing)?;
     let mut recorder = match &args.record {
         Some(path) => Some(
             Recorder::begin(path, &session)
@@ -114,9 +123,15 @@ fn headless(
         out.flush()
     };
     let begun = line(json::target(&session.target, &session.environment, anchor));
+    let mut tiers_of: Option<Arc<Model>> = None;
     let outcome = begun.map_err(anyhow::Error::from).and_then(|()| {
         session.run(until, stop, |tick| {
             record(tick)?;
+            let model = &tick.step.model;
+            if tiers_of.as_ref().is_none_or(|before| json::tiers_changed(before, model)) {
+                line(json::tiers(model, anchor))?;
+                tiers_of = Some(Arc::clone(model));
+            }
             if samples {
                 line(json::sample(&tick.step.model, anchor))?;
             }

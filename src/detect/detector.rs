@@ -211,7 +211,7 @@ impl Detector {
     fn looks(&mut self, now: &Arc<Model>) -> Vec<(Subject, Look)> {
         let mut looks = Vec::new();
         looks.extend(looks::stopped(now).map(|look| (Subject::Process, look)));
-        for ring in now.rings.got().into_iter().flatten() {
+        for ring in now.all_rings() {
             let before = self.rings.get(&ring.fd);
             if before.is_some_and(|before| before.at_ns == ring.at_ns) {
                 continue;
@@ -226,7 +226,7 @@ impl Detector {
         let page_before = self.before.as_ref().and_then(|before| before.app.got());
         looks.extend(looks::beat(page_before, now).map(|look| (Subject::Beat, look)));
         if now.app.got().is_none() {
-            for served in now.served.got().into_iter().flatten() {
+            for served in now.all_served() {
                 let port = served.raw.port;
                 let before = self.served.get(&port);
                 if before.is_none_or(|before| before.at_ns < served.at_ns) {
@@ -248,7 +248,7 @@ impl Detector {
                     Some((before, then))
                 });
                 let port = listener.local.port();
-                let census = now.served.got().into_iter().flatten();
+                let census = now.all_served().iter();
                 let signs = AcceptSigns {
                     page: now.app.got().filter(|app| app.raw.listen_port == Some(port)).map(
                         |app| (self.before.as_deref().and_then(|before| before.app.got()), app),
@@ -264,12 +264,12 @@ impl Detector {
     }
 
     fn remember(&mut self, now: &Model) {
-        for ring in now.rings.got().into_iter().flatten() {
+        for ring in now.all_rings() {
             if ring.state.got().is_some() {
                 self.rings.insert(ring.fd, ring.clone());
             }
         }
-        for served in now.served.got().into_iter().flatten() {
+        for served in now.all_served() {
             self.served.insert(served.raw.port, *served);
         }
     }

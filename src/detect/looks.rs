@@ -95,7 +95,7 @@ fn clients_waiting(now: &Model, app: &AppModel) -> Option<String> {
         .sum();
     let queued = Some(queued).filter(|queued| *queued > 0);
     let in_flight = app.raw.requests.saturating_sub(app.raw.responses);
-    let served = now.served.got().into_iter().flatten();
+    let served = now.all_served().iter();
     let unread: u64 = served
         .filter(|served| ours(served.raw.port))
         .map(|served| served.raw.unread_bytes)

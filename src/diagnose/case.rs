@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use stallscope_probes::sample::{RingState, SyscallRaw};
+use stallscope_probes::sample::{RingState, SyscallRaw, TcpState};
 
 use super::verdict::{Evidence, Value};
 use crate::detect::Onset;
 use crate::model::threads::{Doing, doing};
-use crate::model::{Model, ThreadModel, syscall};
+use crate::model::tiers::Tier;
+use crate::model::{Model, PeerModel, ThreadModel, syscall};
 
 /// A stall to be explained.
 #[derive(Debug, Clone, Copy)]
@@ -49,9 +50,12 @@ pub struct ThreadSpan<'a> {
 
 /// One ring over the judged ticks.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an observation of its own")]
 pub struct RingSpan<'a> {
     /// Its fd.
     pub fd: i32,
+    /// Which kind of evidence its counters are.
+    pub tier: Tier,
     /// Its last good read.
     pub last: &'a RingState,
     /// Good reads.
@@ -105,9 +109,7 @@ impl<'a> Case<'a> {
             cpu_ticks: None,
         };
         let mut wants = Vec::new();
-        let seen = |model: &'a Arc<Model>| {
-            model.threads.got()?.iter().find(|thread| thread.tid == last.tid)
-        };
+        let seen = |model: &'a Arc<Model>| model.thread(last.tid);
         let first = self.judged_long().iter().find_map(seen);
         for model in self.judged() {
             let Some(thread) = seen(model) else { continue };
@@ -133,21 +135,23 @@ impl<'a> Case<'a> {
     /// The rings over the judged ticks; those with no good read are left out.
     pub fn rings(&self) -> Vec<RingSpan<'a>> {
         let Some(last) = self.last() else { return Vec::new() };
-        let fds = last.rings.got().into_iter().flatten().map(|ring| ring.fd);
+        let fds = last.all_rings().iter().map(|ring| ring.fd);
         fds.filter_map(|fd| self.ring_span(fd)).collect()
     }
 
     fn ring_span(&self, fd: i32) -> Option<RingSpan<'a>> {
-        let reads: Vec<&RingState> = self
-            .judged()
-            .iter()
-            .filter_map(|model| model.rings.got()?.iter().find(|ring| ring.fd == fd)?.state.got())
-            .collect();
-        let last = reads.last()?;
+        let good = |model: &'a Arc<Model>| {
+            let ring = model.ring(fd)?;
+            Some((ring.tier(), ring.state.got()?))
+        };
+        let judged = self.judged().iter().filter_map(good);
+        let (tiers, reads): (Vec<Tier>, Vec<&RingState>) = judged.unzip();
+        let (tier, last) = (*tiers.last()?, *reads.last()?);
         let sq_still = reads.iter().all(|read| read.sq_head == last.sq_head);
         let cq_still = reads.iter().all(|read| read.cq_head == last.cq_head);
         Some(RingSpan {
             fd,
+            tier,
             last,
             reads: reads.len(),
             sq_frozen: sq_still && reads.iter().all(|read| read.sq_pending() > 0),
@@ -175,6 +179,7 @@ impl<'a> Case<'a> {
     pub fn queue_evidence(&self) -> Option<Evidence> {
         let listener = self.last()?.own_listeners().max_by_key(|listener| listener.queued)?;
         (listener.queued > 0).then(|| Evidence {
+            tier: Tier::Listeners,
             signal: match listener.limit {
                 Some(limit) => format!("accept queue of {} (limit {limit})", listener.local),
                 None => format!("accept queue of {}", listener.local),
@@ -184,6 +189,46 @@ impl<'a> Case<'a> {
             since_ns: self.since(|model| model.queued().map(|queued| queued > 0)),
         })
     }
+}
+
+/// Connections to others named in evidence.
+const PEERS_NAMED_MAX: usize = 4;
+
+/// What the process waits for from others and from its cgroup, as evidence for a stall that has no
+/// reason of its own in sight: connections to others that do not get on, throttling.
+pub fn outside_evidence(last: &Model) -> Vec<Evidence> {
+    let mut waiting: Vec<&PeerModel> =
+        last.all_peers().iter().filter(|peer| peer.waits()).collect();
+    waiting.sort_by_key(|peer| std::cmp::Reverse(peer.raw.unsent_bytes));
+    let mut evidence: Vec<Evidence> =
+        waiting.iter().take(PEERS_NAMED_MAX).map(|peer| waiting_peer(peer)).collect();
+    if let Some(more) = waiting.len().checked_sub(PEERS_NAMED_MAX).filter(|more| *more > 0) {
+        let signal = "more connections to others that wait";
+        evidence.push(number(Tier::Peers, signal, more as f64, "connections", None));
+    }
+    if let Some(cgroup) = last.cgroup.got().filter(|cgroup| cgroup.is_throttled()) {
+        evidence.push(match cgroup.throttled_ratio {
+            Some(ratio) => {
+                let signal = "periods in which its cgroup was throttled (cpu.max)";
+                number(Tier::Cgroup, signal, ratio * 100.0, "% of the periods", None)
+            }
+            None => word(Tier::Cgroup, "its cgroup was throttled (cpu.max)", "yes", None),
+        });
+    }
+    evidence
+}
+
+fn waiting_peer(peer: &PeerModel) -> Evidence {
+    let raw = &peer.raw;
+    let whom = if peer.kafka { "Kafka at " } else { "" };
+    if raw.state == TcpState::SynSent {
+        let signal = format!("connection to {whom}{}", raw.remote);
+        return word(Tier::Peers, signal, "SYN sent, no answer", None);
+    }
+    let again = peer.retransmitted_new.got().filter(|new| **new > 0);
+    let again = again.map_or_else(String::new, |new| format!(", {new} segments sent again"));
+    let signal = format!("not acknowledged by {whom}{}{again}", raw.remote);
+    number(Tier::Peers, signal, f64::from(raw.unsent_bytes), "bytes", None)
 }
 
 /// CPU time used between two states of a thread, clock ticks: in user mode and in the kernel.
@@ -206,21 +251,25 @@ pub fn syscall_words(thread: &ThreadModel) -> Option<String> {
 
 /// A number as evidence.
 pub fn number(
+    tier: Tier,
     signal: impl Into<String>,
     value: f64,
     unit: &str,
     since_ns: Option<u64>,
 ) -> Evidence {
-    Evidence { signal: signal.into(), value: Value::Number(value), unit: unit.to_owned(), since_ns }
+    let value = Value::Number(value);
+    Evidence { tier, signal: signal.into(), value, unit: unit.to_owned(), since_ns }
 }
 
 /// A word as evidence.
 pub fn word(
+    tier: Tier,
     signal: impl Into<String>,
     value: impl Into<String>,
     since_ns: Option<u64>,
 ) -> Evidence {
     Evidence {
+        tier,
         signal: signal.into(),
         value: Value::Text(value.into()),
         unit: String::new(),

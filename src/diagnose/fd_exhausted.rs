@@ -10,6 +10,7 @@ use super::case::{Case, RingSpan, number, word};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
 use crate::model::Model;
+use crate::model::tiers::Tier;
 
 pub(super) const NEXT: &[&str] = &[
     "Give it room now, without a restart: `prlimit --pid PID --nofile=65536:65536` takes effect at the next accept.",
@@ -72,6 +73,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     }
     let confidence = if mostly_full { Confidence::Certain } else { Confidence::Likely };
     let mut evidence = vec![number(
+        Tier::Fds,
         format!("open fds (limit {limit})"),
         fds.open as f64,
         "fds",
@@ -80,6 +82,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     evidence.extend(waits);
     evidence.extend(refused);
     evidence.extend(close_wait(last));
+    evidence.extend(kinds(last));
     Finding::Fits(Account {
         confidence,
         summary: format!(
@@ -99,6 +102,7 @@ fn refusals(case: &Case<'_>) -> Option<Evidence> {
         let more = app.raw.accept_errors.saturating_sub(before);
         if more > 0 {
             return Some(number(
+                Tier::Heartbeat,
                 "accepts refused with EMFILE",
                 more as f64,
                 "accepts",
@@ -107,9 +111,10 @@ fn refusals(case: &Case<'_>) -> Option<Evidence> {
         }
     }
     let rings = case.rings();
+    let tier = rings.iter().find(|ring| refused_in(ring) > 0)?.tier;
     let refused: u32 = rings.iter().map(refused_in).fold(0, u32::saturating_add);
-    (refused > 0)
-        .then(|| word("completions with EMFILE in the ring", refused.to_string(), Some(last.at_ns)))
+    let signal = "completions with EMFILE in the ring";
+    Some(word(tier, signal, refused.to_string(), Some(last.at_ns)))
 }
 
 /// Completions with EMFILE: those not reaped; and the last ones posted, if some were posted in the
@@ -125,12 +130,31 @@ fn refused_in(ring: &RingSpan<'_>) -> u32 {
     of(&ring.last.failed).max(recent)
 }
 
+/// What holds the fds: sockets are clients or a pool, files and pipes are something else.
+fn kinds(last: &Model) -> Option<Evidence> {
+    let kinds = last.fd_kinds.got()?;
+    let words: Vec<String> = [
+        (kinds.sockets, "sockets"),
+        (kinds.files, "files"),
+        (kinds.pipes, "pipes"),
+        (kinds.anonymous, "eventfds, timerfds and their kin"),
+        (kinds.epolls, "epolls"),
+        (kinds.rings, "rings"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, name)| format!("{count} {name}"))
+    .collect();
+    (!words.is_empty()).then(|| word(Tier::FdCensus, "what the fds are", words.join(", "), None))
+}
+
 /// Connections whose peer has gone and that the server keeps: the usual leak.
 fn close_wait(last: &Model) -> Option<Evidence> {
-    let served = last.served.got()?;
-    let count: u32 = served.iter().map(|served| served.raw.close_wait).fold(0, u32::saturating_add);
+    let count: u32 =
+        last.all_served().iter().map(|served| served.raw.close_wait).fold(0, u32::saturating_add);
     (count > 0).then(|| {
         number(
+            Tier::Connections,
             "connections closed by the peer and not by the server",
             f64::from(count),
             "connections",

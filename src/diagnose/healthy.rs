@@ -7,7 +7,8 @@ use stallscope_probes::sample::HeartbeatRaw;
 
 use super::case::number;
 use super::recent;
-use super::verdict::{Cause, Confidence, Evidence, Verdict};
+use super::verdict::{Cause, Confidence, Evidence, Verdict, missing, rests_on};
+use crate::model::tiers::Tier;
 use crate::model::{Model, ThreadModel};
 
 /// Looked back over this much to tell busy from idle.
@@ -19,10 +20,10 @@ const BUSY_CORES: f64 = 0.05;
 pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
     let ticks = recent(history, now_ns, BACK_NS);
     let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else {
-        return unreadable(now_ns);
+        return unreadable(now_ns, None);
     };
     if last.process.got().is_none() {
-        return unreadable(now_ns);
+        return unreadable(now_ns, Some(last));
     }
     if let Some(absence) = blind(last) {
         return unseen(
@@ -31,6 +32,7 @@ pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
                 "No stall shows, but neither would most stalls: what waits for the process could not be read ({}).",
                 absence.detail
             ),
+            Some(last),
         );
     }
     let busy = wanted_cores(ticks) > BUSY_CORES || signs_of_work(first, last);
@@ -52,6 +54,8 @@ pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
         cause,
         confidence,
         summary,
+        rests_on: rests_on(&evidence),
+        missing: missing(Some(last)),
         evidence,
         ruled_out: Vec::new(),
         next: Vec::new(),
@@ -74,7 +78,8 @@ fn wanted_cores(ticks: &[Arc<Model>]) -> f64 {
         .filter_map(|model| {
             let share =
                 |thread: &ThreadModel| Some(thread.cpu_ratio.got()? + thread.delay_ratio.got()?);
-            Some(model.threads.got()?.iter().filter_map(share).sum())
+            model.threads.got()?;
+            Some(model.all_threads().filter_map(share).sum())
         })
         .collect();
     wanted.iter().sum::<f64>() / wanted.len().max(1) as f64
@@ -111,18 +116,19 @@ fn signs_of_work(first: &Model, last: &Model) -> bool {
 fn evidence(last: &Model) -> Vec<Evidence> {
     let mut evidence = Vec::new();
     if let Some(queued) = last.queued() {
-        evidence.push(number("accept queues", queued as f64, "connections", None));
+        evidence.push(number(Tier::Listeners, "accept queues", queued as f64, "connections", None));
     }
     if let Some(fds) = last.fds.got() {
         let signal = fds
             .soft_limit()
             .map_or_else(|| String::from("open fds"), |limit| format!("open fds (limit {limit})"));
-        evidence.push(number(signal, fds.open as f64, "fds", None));
+        evidence.push(number(Tier::Fds, signal, fds.open as f64, "fds", None));
     }
-    for ring in last.rings.got().into_iter().flatten() {
+    for ring in last.all_rings() {
         if let Some(state) = ring.state.got() {
             let pending = f64::from(state.sq_pending());
             evidence.push(number(
+                ring.tier(),
                 format!("ring {} unsubmitted entries", ring.fd),
                 pending,
                 "entries",
@@ -131,20 +137,20 @@ fn evidence(last: &Model) -> Vec<Evidence> {
         }
     }
     if let Some(rate) = last.app.got().and_then(|app| app.responses_per_s.got().copied()) {
-        evidence.push(number("responses", rate, "per second", None));
+        evidence.push(number(Tier::Heartbeat, "responses", rate, "per second", None));
     }
     if let Some(cores) = last.process.got().and_then(|process| process.cpu_cores.got().copied()) {
-        evidence.push(number("CPU", cores * 100.0, "% of one core", None));
+        evidence.push(number(Tier::Process, "CPU", cores * 100.0, "% of one core", None));
     }
     evidence
 }
 
-fn unreadable(now_ns: u64) -> Verdict {
+fn unreadable(now_ns: u64, last: Option<&Model>) -> Verdict {
     let summary = "The process could not be read, so nothing can be said about it.";
-    unseen(now_ns, String::from(summary))
+    unseen(now_ns, String::from(summary), last)
 }
 
-fn unseen(now_ns: u64, summary: String) -> Verdict {
+fn unseen(now_ns: u64, summary: String, last: Option<&Model>) -> Verdict {
     Verdict {
         onset_ns: None,
         before_watch: false,
@@ -154,6 +160,8 @@ fn unseen(now_ns: u64, summary: String) -> Verdict {
         summary,
         evidence: Vec::new(),
         ruled_out: Vec::new(),
+        rests_on: Vec::new(),
+        missing: missing(last),
         next: super::next_steps(Cause::Unknown),
     }
 }

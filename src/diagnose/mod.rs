@@ -16,7 +16,7 @@ pub use case::Case;
 pub use healthy::healthy;
 
 use crate::model::Model;
-use verdict::{Cause, Confidence, Evidence, RuledOut, Verdict};
+use verdict::{Cause, Confidence, Evidence, RuledOut, Verdict, missing, rests_on};
 
 /// What one cause makes of a case.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +94,8 @@ pub fn diagnose(case: &Case<'_>) -> Verdict {
         cause,
         confidence: account.confidence,
         summary: account.summary,
+        rests_on: rests_on(&account.evidence),
+        missing: missing(case.last()),
         evidence: account.evidence,
         ruled_out,
         next: next_steps(cause),

@@ -9,6 +9,7 @@ use super::case::{Case, word};
 use super::verdict::Confidence;
 use super::{Account, Finding};
 use crate::model::Model;
+use crate::model::tiers::Tier;
 
 pub(super) const NEXT: &[&str] = &[
     "Find out who stopped it: a shell job (Ctrl-Z), a debugger, a checkpoint tool, a container runtime's pause.",
@@ -46,9 +47,10 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         TaskState::Tracing => "by a tracer (a debugger, strace)",
         _ => "by its cgroup's freezer",
     };
-    let mut evidence = vec![word("process state", process.state.letter().to_string(), since_ns)];
+    let mut evidence =
+        vec![word(Tier::Process, "process state", process.state.letter().to_string(), since_ns)];
     if last.frozen.got().copied() == Some(true) {
-        evidence.push(word("cgroup frozen", "yes", since_ns));
+        evidence.push(word(Tier::Cgroup, "cgroup frozen", "yes", since_ns));
     }
     evidence.extend(case.queue_evidence());
     Finding::Fits(Account {

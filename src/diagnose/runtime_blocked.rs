@@ -7,11 +7,12 @@
 
 use stallscope_probes::sample::{SyscallRaw, TaskState};
 
-use super::case::{Case, ThreadSpan, number, syscall_words, word};
+use super::case::{Case, ThreadSpan, number, outside_evidence, syscall_words, word};
 use super::verdict::Confidence;
 use super::{Account, Finding};
 use crate::detect::StallKind;
 use crate::model::threads::{Doing, doing};
+use crate::model::tiers::Tier;
 use crate::model::{Model, ThreadModel, ThreadRole};
 
 pub(super) const NEXT: &[&str] = &[
@@ -81,8 +82,7 @@ fn unclear(threads: &[ThreadSpan<'_>]) -> Finding {
 fn account(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Account {
     let tid = thread.last.tid;
     let since_ns = case.since(|model| {
-        let threads = model.threads.got()?;
-        let thread = threads.iter().find(|other| other.tid == tid)?;
+        let thread = model.thread(tid)?;
         Some(matches!(doing(thread), Doing::Blocked))
     });
     let since_ns = since_ns.or(Some(case.onset.at_ns));
@@ -90,18 +90,22 @@ fn account(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Account {
     let channel = thread.last.wchan.got().filter(|wchan| !wchan.is_empty());
     let mut evidence = Vec::new();
     if let Some(call) = &call {
-        evidence.push(word(format!("thread {tid} system call"), call.clone(), since_ns));
+        let signal = format!("thread {tid} system call");
+        evidence.push(word(Tier::ThreadCalls, signal, call.clone(), since_ns));
     }
     if let Some(channel) = channel {
-        evidence.push(word(format!("thread {tid} wait channel"), channel.clone(), since_ns));
+        let signal = format!("thread {tid} wait channel");
+        evidence.push(word(Tier::ThreadCalls, signal, channel.clone(), since_ns));
     }
     evidence.push(word(
+        Tier::Threads,
         format!("thread {tid} state"),
         thread.last.state.letter().to_string(),
         since_ns,
     ));
     if let Some(share) = thread.wants_cpu {
         evidence.push(number(
+            Tier::Threads,
             format!("thread {tid} wants a CPU"),
             share * 100.0,
             "% of the time",
@@ -110,14 +114,17 @@ fn account(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Account {
     }
     if let Some(stack) = thread.last.kernel_stack.got().filter(|stack| !stack.is_empty()) {
         let frames: Vec<&str> = stack.iter().take(6).map(String::as_str).collect();
-        evidence.push(word(format!("thread {tid} kernel stack"), frames.join(" < "), None));
+        let signal = format!("thread {tid} kernel stack");
+        evidence.push(word(Tier::KernelStacks, signal, frames.join(" < "), None));
     }
     let beat_ms = case.last().and_then(|model| model.app.got()?.beat_age_ms);
     if let Some(beat_ms) = beat_ms {
-        evidence.push(number("age of the runtime's last heartbeat", beat_ms, "ms", None));
+        let signal = "age of the runtime's last heartbeat";
+        evidence.push(number(Tier::Heartbeat, signal, beat_ms, "ms", None));
     }
     for ring in case.rings().iter().filter(|ring| ring.cq_frozen) {
         evidence.push(number(
+            ring.tier,
             format!("ring {} unreaped completions, head frozen", ring.fd),
             f64::from(ring.last.cq_pending()),
             "completions",
@@ -125,6 +132,7 @@ fn account(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Account {
         ));
     }
     evidence.extend(case.queue_evidence());
+    evidence.extend(case.last().into_iter().flat_map(outside_evidence));
     Account {
         confidence: confidence(case, thread, call.is_some()),
         summary: format!(
@@ -143,7 +151,7 @@ fn confidence(case: &Case<'_>, thread: &ThreadSpan<'_>, call_known: bool) -> Con
     };
     let told = case.last().is_some_and(told);
     let seen_waiting_before = case.history.iter().any(|model| {
-        let threads = model.threads.got().into_iter().flatten();
+        let threads = model.all_threads();
         threads
             .into_iter()
             .any(|other| other.tid == thread.last.tid && doing(other) == Doing::Waiting)
@@ -171,8 +179,7 @@ fn wakes_per_s(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Option<f64> {
         .judged()
         .iter()
         .filter_map(|model| {
-            let threads = model.threads.got()?;
-            let thread = threads.iter().find(|other| other.tid == thread.last.tid)?;
+            let thread = model.thread(thread.last.tid)?;
             thread.switches_per_s.got().copied()
         })
         .collect();

@@ -9,6 +9,7 @@
 use super::case::{Case, RingSpan, ThreadSpan, number, word};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
+use crate::model::tiers::Tier;
 
 pub(super) const NEXT: &[&str] = &[
     "Take a CPU flamegraph: the task that never stops being ready stands at the top of the runtime's thread.",
@@ -70,7 +71,7 @@ fn no_rings(case: &Case<'_>) -> Finding {
         Some(absence) => {
             Finding::Missing(format!("the rings could not be read ({}).", absence.detail))
         }
-        None if rings.and_then(|rings| rings.got()).is_some_and(Vec::is_empty) => {
+        None if rings.and_then(|rings| rings.got()).is_some_and(|rings| rings.is_empty()) => {
             Finding::Excluded(String::from("The process has no io_uring."))
         }
         None => Finding::Missing(String::from(
@@ -134,11 +135,11 @@ fn account(
     let pending = ring.last.sq_pending();
     let head = ring.last.sq_head;
     let since_ns = case.since(|model| {
-        let rings = model.rings.got()?;
-        let state = rings.iter().find(|other| other.fd == ring.fd)?.state.got()?;
+        let state = model.ring(ring.fd)?.state.got()?;
         Some(state.sq_pending() > 0 && state.sq_head == head)
     });
     let mut evidence = vec![number(
+        ring.tier,
         format!("ring {} unsubmitted entries, head frozen at {head}", ring.fd),
         f64::from(pending),
         "entries",
@@ -148,6 +149,7 @@ fn account(
     if let Some(thread) = thread {
         if let Some(share) = thread.wants_cpu {
             evidence.push(number(
+                Tier::Threads,
                 format!("thread {} wants a CPU", thread.last.tid),
                 share * 100.0,
                 "% of the time",
@@ -157,6 +159,7 @@ fn account(
         if let Some((user, kernel)) = thread.cpu_ticks.filter(|(user, kernel)| user + kernel > 0) {
             let share = kernel as f64 / (user + kernel) as f64;
             evidence.push(number(
+                Tier::Threads,
                 format!("thread {} CPU time spent in the kernel", thread.last.tid),
                 share * 100.0,
                 "%",
@@ -165,6 +168,7 @@ fn account(
         }
     }
     evidence.push(number(
+        ring.tier,
         format!("ring {} unreaped completions", ring.fd),
         f64::from(ring.last.cq_pending()),
         "completions",
@@ -201,6 +205,7 @@ fn waiting_ops(ring: &RingSpan<'_>, since_ns: Option<u64>) -> Option<Evidence> {
         words.push(format!("{unlisted} more"));
     }
     (!words.is_empty()).then(|| {
-        word(format!("ring {} operations not submitted", ring.fd), words.join(", "), since_ns)
+        let signal = format!("ring {} operations not submitted", ring.fd);
+        word(ring.tier, signal, words.join(", "), since_ns)
     })
 }

@@ -1,8 +1,11 @@
 //! `unknown`: stalled, and no cause fits. Says what is missing, and what was seen.
 
-use super::case::{Case, number, syscall_words, word};
+use super::case::{Case, number, outside_evidence, syscall_words, word};
 use super::verdict::{Cause, Confidence};
 use super::{Account, Finding};
+use crate::detect::StallKind;
+use crate::model::RingModel;
+use crate::model::tiers::Tier;
 
 pub(super) const NEXT: &[&str] = &[
     "Record it (`stallscope watch --record FILE`) and look at the threads and rings in the report.",
@@ -18,15 +21,22 @@ pub(super) fn account(case: &Case<'_>, findings: &[(Cause, Finding)]) -> Account
             _ => None,
         })
         .collect();
+    let demand = case.onset.demand.clone();
     let mut evidence =
-        vec![word("waiting without progress", case.onset.demand.clone(), Some(case.onset.at_ns))];
+        vec![word(demanded(case), "waiting without progress", demand, Some(case.onset.at_ns))];
     evidence.extend(case.queue_evidence());
     for thread in case.runtime() {
         let tid = thread.last.tid;
-        let call = syscall_words(thread.last).unwrap_or_else(|| String::from("not readable"));
-        evidence.push(word(format!("thread {tid} is in"), call, None));
+        let signal = format!("thread {tid} is in");
+        let state = thread.last.state.letter();
+        let unread = format!("state {state}, its system call is not readable");
+        evidence.push(syscall_words(thread.last).map_or_else(
+            || word(Tier::Threads, signal.clone(), unread, None),
+            |call| word(Tier::ThreadCalls, signal.clone(), call, None),
+        ));
         if let Some(share) = thread.wants_cpu {
             evidence.push(number(
+                Tier::Threads,
                 format!("thread {tid} wants a CPU"),
                 share * 100.0,
                 "% of the time",
@@ -38,14 +48,17 @@ pub(super) fn account(case: &Case<'_>, findings: &[(Cause, Finding)]) -> Account
         let fd = ring.fd;
         let pending = f64::from(ring.last.sq_pending());
         let unreaped = f64::from(ring.last.cq_pending());
-        evidence.push(number(format!("ring {fd} unsubmitted entries"), pending, "entries", None));
+        let signal = format!("ring {fd} unsubmitted entries");
+        evidence.push(number(ring.tier, signal, pending, "entries", None));
         evidence.push(number(
+            ring.tier,
             format!("ring {fd} unreaped completions"),
             unreaped,
             "completions",
             None,
         ));
     }
+    evidence.extend(case.last().into_iter().flat_map(outside_evidence));
     let because = if missing.is_empty() {
         String::from("none of the causes this version knows fits")
     } else {
@@ -59,5 +72,19 @@ pub(super) fn account(case: &Case<'_>, findings: &[(Cause, Finding)]) -> Account
             because.trim_end_matches('.')
         ),
         evidence,
+    }
+}
+
+/// Which kind of evidence showed the demand.
+fn demanded(case: &Case<'_>) -> Tier {
+    let Some(last) = case.last() else { return Tier::Process };
+    match case.onset.kind {
+        StallKind::Stopped if last.frozen.got() == Some(&true) => Tier::Cgroup,
+        StallKind::Stopped => Tier::Process,
+        StallKind::Ring => last.all_rings().first().map_or(Tier::RingMemory, RingModel::tier),
+        // A server with a page is judged by it, another by what its clients sent.
+        StallKind::Runtime if last.app.got().is_some() => Tier::Heartbeat,
+        StallKind::Runtime => Tier::Connections,
+        StallKind::Accept => Tier::Listeners,
     }
 }

@@ -1,6 +1,11 @@
 //! What the diagnosis says.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
+
+use crate::model::Model;
+use crate::model::tiers::Tier;
 
 /// Every cause and non-stall this version can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -91,6 +96,8 @@ impl std::fmt::Display for Value {
 /// One observation that speaks for a verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
+    /// What kind of evidence it is.
+    pub tier: Tier,
     /// What was looked at, in words: `ring 9 unsubmitted entries`.
     pub signal: String,
     /// What it showed.
@@ -108,6 +115,15 @@ pub struct RuledOut {
     pub cause: Cause,
     /// Why not, in one sentence.
     pub because: String,
+}
+
+/// A kind of evidence that could not be had for a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Which.
+    pub tier: Tier,
+    /// Why, in one sentence; may hold hostile text.
+    pub why: String,
 }
 
 /// What is the matter, since when, and how one can tell.
@@ -130,6 +146,32 @@ pub struct Verdict {
     pub evidence: Vec<Evidence>,
     /// What does not fit, and why.
     pub ruled_out: Vec<RuledOut>,
+    /// The kinds of evidence that speak for it, in order, each once.
+    pub rests_on: Vec<Tier>,
+    /// The kinds of evidence that could not be had, in order, each once.
+    pub missing: Vec<Missing>,
     /// What to do, one sentence each.
     pub next: Vec<String>,
+}
+
+/// The kinds of evidence in `evidence`, in order, each once.
+pub fn rests_on(evidence: &[Evidence]) -> Vec<Tier> {
+    let tiers: BTreeSet<Tier> = evidence.iter().map(|one| one.tier).collect();
+    tiers.into_iter().collect()
+}
+
+/// The kinds of evidence that could not be had at the tick of `last`. Rings are not missed where
+/// the process has none.
+pub fn missing(last: Option<&Model>) -> Vec<Missing> {
+    let Some(last) = last else { return Vec::new() };
+    let no_ring = last.rings.got().is_some_and(|rings| rings.is_empty());
+    let of_rings = |tier| matches!(tier, Tier::RingMemory | Tier::RingFdinfo);
+    last.tiers
+        .iter()
+        .filter(|model| !(no_ring && of_rings(model.tier)))
+        .filter_map(|model| {
+            let why = model.status.why()?.to_owned();
+            Some(Missing { tier: model.tier, why })
+        })
+        .collect()
 }

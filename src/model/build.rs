@@ -1,6 +1,7 @@
 //! Builds a model from a sample and what is remembered of the ones before it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use stallscope_probes::sample::{
     CgroupRaw, HeartbeatRaw, ListenerRaw, ProcessRaw, RingRaw, RingState, Sample, SocketsRaw,
@@ -8,7 +9,11 @@ use stallscope_probes::sample::{
 };
 use stallscope_probes::{Probe, Reading, Why};
 
+use super::peers::Peers;
+use super::resources::Resources;
 use super::threads::Roles;
+use super::tiers::{self, TierModel};
+use super::watcher::Watcher;
 use super::{
     AppModel, FdsModel, ListenerModel, Model, PortsModel, ProcessModel, RingModel, ServedModel,
     TcpModel, ThreadModel,
@@ -25,9 +30,13 @@ pub struct ModelBuilder {
     process_next: Option<(u64, ProcessRaw)>,
     threads: BTreeMap<i32, (u64, ThreadRaw)>,
     /// The last models of the threads, and when they were read.
-    thread_models: Option<(u64, Vec<ThreadModel>)>,
+    thread_models: Option<(u64, Arc<[Arc<ThreadModel>]>)>,
     /// The last good reading of each ring.
     rings: BTreeMap<i32, RingModel>,
+    peers: Peers,
+    resources: Resources,
+    watcher: Watcher,
+    shared: SharedLists,
     drops: BTreeMap<u32, u32>,
     tcp: Option<TcpRaw>,
     page: Option<(u64, HeartbeatRaw)>,
@@ -45,6 +54,10 @@ impl ModelBuilder {
             threads: BTreeMap::new(),
             thread_models: None,
             rings: BTreeMap::new(),
+            peers: Peers::default(),
+            resources: Resources::default(),
+            watcher: Watcher::default(),
+            shared: SharedLists::default(),
             drops: BTreeMap::new(),
             tcp: None,
             page: None,
@@ -67,13 +80,22 @@ impl ModelBuilder {
                 .reading
                 .as_ref()
                 .map(|fds| FdsModel { open: fds.open, limit: fds.limit.clone() }),
+            fd_kinds: sample.fd_kinds.reading.clone(),
             listeners: self.listeners(&sample.listeners.reading),
-            served: sockets.reading.as_ref().map(|raw| served(raw, sockets.end_ns)),
+            served: sockets
+                .reading
+                .as_ref()
+                .map(|raw| share(&mut self.shared.served, served(raw, sockets.end_ns))),
             ports: sockets.reading.as_ref().map(ports),
+            peers: self.peers.push(&sample.peers),
             rings: self.rings(&sample.rings),
             tcp: self.tcp(&sample.tcp.reading),
             app: self.app(&sample.heartbeat, at_ns),
             frozen: sample.cgroup.reading.as_ref().and_then(frozen),
+            cgroup: self.resources.cgroup(&sample.cgroup),
+            pressure: self.resources.pressure(&sample.pressure),
+            watcher: self.watcher.push(at_ns, &sample.watcher),
+            tiers: share(&mut self.shared.tiers, tiers::of(sample)),
         }
     }
 
@@ -123,7 +145,7 @@ impl ModelBuilder {
         &mut self,
         probe: &Probe<Vec<ThreadRaw>>,
         page: Option<&HeartbeatRaw>,
-    ) -> Reading<Vec<ThreadModel>> {
+    ) -> Reading<Arc<[Arc<ThreadModel>]>> {
         let raws = match &probe.reading {
             Reading::Got(raws) => raws,
             Reading::Absent(absence) => return Reading::Absent(absence.clone()),
@@ -132,15 +154,16 @@ impl ModelBuilder {
         if let Some((_, models)) =
             self.thread_models.as_ref().filter(|(read_ns, _)| *read_ns == probe.begin_ns)
         {
-            return Reading::Got(models.clone());
+            return Reading::Got(Arc::clone(models));
         }
+        self.peers.saw_threads(raws);
         let roles = self.roles.assign(self.pid, raws, page);
         // Two ticks may come in quick succession (one was late): a share of so little time says
         // nothing, so the last one stands until there is enough.
         let last_ns = self.threads.values().map(|(then_ns, _)| *then_ns).max();
         let too_soon =
             last_ns.is_some_and(|last_ns| probe.begin_ns.saturating_sub(last_ns) < THREAD_BASE_NS);
-        let models: Vec<ThreadModel> = raws
+        let models: Vec<Arc<ThreadModel>> = raws
             .iter()
             .zip(roles)
             .map(|(raw, role)| {
@@ -149,7 +172,7 @@ impl ModelBuilder {
                     Some(rates) => rates,
                     None => thread_rates(before, raw, probe.begin_ns),
                 };
-                ThreadModel {
+                self.shared_thread(ThreadModel {
                     tid: raw.tid,
                     comm: raw.comm.clone(),
                     role,
@@ -162,15 +185,25 @@ impl ModelBuilder {
                     syscall: raw.syscall.clone(),
                     wchan: raw.wchan.clone(),
                     kernel_stack: raw.kernel_stack.clone(),
-                }
+                })
             })
             .collect();
         if !too_soon {
             let kept = raws.iter().map(|raw| (raw.tid, (probe.begin_ns, raw.clone())));
             self.threads = kept.collect();
         }
-        self.thread_models = Some((probe.begin_ns, models.clone()));
+        let mut last = self.thread_models.take().map(|(_, models)| models);
+        let models = share(&mut last, models);
+        self.thread_models = Some((probe.begin_ns, Arc::clone(&models)));
         Reading::Got(models)
+    }
+
+    /// The model of the same thread at the last look, if nothing about it has changed.
+    fn shared_thread(&self, model: ThreadModel) -> Arc<ThreadModel> {
+        let last = self.thread_models.as_ref().and_then(|(_, models)| {
+            models.iter().find(|other| other.tid == model.tid && ***other == model)
+        });
+        last.map_or_else(|| Arc::new(model), Arc::clone)
     }
 
     /// The rates last given for a thread.
@@ -186,7 +219,7 @@ impl ModelBuilder {
         Some(rates)
     }
 
-    fn listeners(&mut self, reading: &Reading<Vec<ListenerRaw>>) -> Reading<Vec<ListenerModel>> {
+    fn listeners(&mut self, reading: &Reading<Vec<ListenerRaw>>) -> Reading<Arc<[ListenerModel]>> {
         let raws = match reading {
             Reading::Got(raws) => raws,
             Reading::Absent(absence) => return Reading::Absent(absence.clone()),
@@ -210,17 +243,17 @@ impl ModelBuilder {
             })
             .collect();
         self.drops = raws.iter().filter_map(|raw| Some((raw.inode, raw.drops?))).collect();
-        Reading::Got(models)
+        Reading::Got(share(&mut self.shared.listeners, models))
     }
 
-    fn rings(&mut self, probe: &Probe<Vec<RingRaw>>) -> Reading<Vec<RingModel>> {
+    fn rings(&mut self, probe: &Probe<Vec<RingRaw>>) -> Reading<Arc<[RingModel]>> {
         let raws = match &probe.reading {
             Reading::Got(raws) => raws,
             Reading::Absent(absence) => return Reading::Absent(absence.clone()),
         };
         let models = raws.iter().map(|raw| self.ring(raw, probe.end_ns)).collect();
         self.rings.retain(|fd, _| raws.iter().any(|raw| raw.fd == *fd));
-        Reading::Got(models)
+        Reading::Got(share(&mut self.shared.rings, models))
     }
 
     fn ring(&mut self, raw: &RingRaw, at_ns: u64) -> RingModel {
@@ -316,6 +349,25 @@ const CPU_BASE_NS: u64 = 250_000_000;
 /// every 1 to 10 ms.
 const THREAD_BASE_NS: u64 = 20_000_000;
 
+/// The lists of the last tick, to be shared with the next one if nothing in them has changed.
+#[derive(Debug, Default)]
+struct SharedLists {
+    listeners: Option<Arc<[ListenerModel]>>,
+    served: Option<Arc<[ServedModel]>>,
+    rings: Option<Arc<[RingModel]>>,
+    tiers: Option<Arc<[TierModel]>>,
+}
+
+/// `list`, or `last` where the two are equal: so many ticks are kept that copies would cost.
+pub(super) fn share<T: PartialEq>(last: &mut Option<Arc<[T]>>, list: Vec<T>) -> Arc<[T]> {
+    if let Some(last) = last.as_ref().filter(|last| ***last == *list) {
+        return Arc::clone(last);
+    }
+    let list: Arc<[T]> = list.into();
+    *last = Some(Arc::clone(&list));
+    list
+}
+
 struct ThreadRates {
     cpu: f64,
     delay: f64,
@@ -383,7 +435,10 @@ fn ended_ns(sample: &Sample) -> u64 {
         sample.rings.end_ns,
         sample.tcp.end_ns,
         sample.heartbeat.end_ns,
+        sample.fd_kinds.end_ns,
+        sample.peers.end_ns,
         sample.cgroup.end_ns,
+        sample.pressure.end_ns,
     ];
     ends.into_iter().fold(sample.due_ns.saturating_add(sample.late_ns), u64::max)
 }
@@ -396,14 +451,14 @@ fn ms(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-fn no_previous<T>() -> Reading<T> {
+pub(super) fn no_previous<T>() -> Reading<T> {
     Reading::absent(Why::NoPrevious, "a rate needs two readings")
 }
 
-fn restarted<T>() -> Reading<T> {
+pub(super) fn restarted<T>() -> Reading<T> {
     Reading::absent(Why::Restarted, "a counter went back: this is another process or thread")
 }
 
 #[cfg(test)]
 #[path = "build_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use stallscope_probes::sample::{Holder, SchedRaw, SyscallRaw, TaskState};
+use stallscope_probes::sample::{Holder, RingSource, SchedRaw, SyscallRaw, TaskState, WatcherRaw};
 
 use super::*;
 
@@ -15,12 +15,12 @@ fn absent<T>() -> Reading<T> {
     Reading::absent(Why::NotSampled, "not read")
 }
 
-fn probe<T>(at_ns: u64, value: T) -> Probe<T> {
+pub(in crate::model) fn probe<T>(at_ns: u64, value: T) -> Probe<T> {
     Probe { begin_ns: at_ns, end_ns: at_ns, reading: Reading::Got(value) }
 }
 
 /// A sample in which nothing was read.
-fn nothing(seq: u64) -> Sample {
+pub(in crate::model) fn nothing(seq: u64) -> Sample {
     Sample {
         seq,
         due_ns: 0,
@@ -33,7 +33,11 @@ fn nothing(seq: u64) -> Sample {
         rings: Probe::not_sampled(""),
         tcp: Probe::not_sampled(""),
         heartbeat: Probe::not_sampled(""),
+        fd_kinds: Probe::not_sampled(""),
+        peers: Probe::not_sampled(""),
         cgroup: Probe::not_sampled(""),
+        pressure: Probe::not_sampled(""),
+        watcher: WatcherRaw::default(),
     }
 }
 
@@ -48,7 +52,7 @@ fn process(ticks: u64, start_time_ticks: u64) -> ProcessRaw {
     }
 }
 
-fn thread(tid: i32, run_ns: u64, delay_ns: u64, timeslices: u64) -> ThreadRaw {
+pub(in crate::model) fn thread(tid: i32, run_ns: u64, delay_ns: u64, timeslices: u64) -> ThreadRaw {
     ThreadRaw {
         tid,
         comm: format!("t{tid}"),
@@ -59,11 +63,17 @@ fn thread(tid: i32, run_ns: u64, delay_ns: u64, timeslices: u64) -> ThreadRaw {
         syscall: Reading::Got(SyscallRaw::Running),
         wchan: absent(),
         kernel_stack: absent(),
+        switches: absent(),
     }
 }
 
-fn ring(fd: i32, sq_head: u32, cq_head: u32) -> RingRaw {
-    RingRaw { fd, state: Reading::Got(RingState { sq_head, cq_head, ..RingState::default() }) }
+pub(in crate::model) fn ring(fd: i32, sq_head: u32, cq_head: u32) -> RingRaw {
+    RingRaw {
+        fd,
+        source: RingSource::Memory { confirmed: true },
+        state: Reading::Got(RingState { sq_head, cq_head, ..RingState::default() }),
+        armed: absent(),
+    }
 }
 
 fn listener(inode: u32, drops: Option<u32>) -> ListenerRaw {
@@ -71,7 +81,7 @@ fn listener(inode: u32, drops: Option<u32>) -> ListenerRaw {
         local: SocketAddr::from(([127, 0, 0, 1], 80)),
         inode,
         queued: 0,
-        limit: 128,
+        limit: Some(128),
         drops,
         holder: Holder::Target,
     }
@@ -130,7 +140,7 @@ fn cpu_time_is_measured_over_a_quarter_of_a_second() {
 fn submissions(reads: &[(u64, Option<u32>)]) -> Vec<Result<f64, Why>> {
     let mut builder = builder();
     let push = |&(at_ns, head): &(u64, Option<u32>)| {
-        let locked = RingRaw { fd: 9, state: Reading::absent(Why::Locked, "") };
+        let locked = RingRaw { state: Reading::absent(Why::Locked, ""), ..ring(9, 0, 0) };
         let raw = head.map_or(locked, |head| ring(9, head, head));
         let model = builder.push(&Sample { rings: probe(at_ns, vec![raw]), ..nothing(0) });
         let ring = &model.rings.got().unwrap()[0];
@@ -304,7 +314,7 @@ proptest! {
                 outcome(&ring.completions_per_s),
                 outcome(&model.app.got().unwrap().responses_per_s),
             ];
-            for thread in threads {
+            for thread in threads.iter() {
                 rates.push(outcome(&thread.switches_per_s));
                 for share in [&thread.cpu_ratio, &thread.delay_ratio].map(outcome) {
                     prop_assert!(share.is_err() || (0.0..=1.0).contains(&share.unwrap()));
@@ -348,8 +358,8 @@ proptest! {
             let mut builder = builder();
             builder.push(&samples[0]);
             let model = builder.push(&samples[1]);
-            let mut threads = model.threads.got().unwrap().clone();
-            let mut rings = model.rings.got().unwrap().clone();
+            let mut threads = model.threads.got().unwrap().to_vec();
+            let mut rings = model.rings.got().unwrap().to_vec();
             threads.sort_by_key(|thread| thread.tid);
             rings.sort_by_key(|ring| ring.fd);
             (threads, rings)

@@ -1,21 +1,33 @@
 //! From (previous, current) raw sample to rates, head room and ratios. Pure: no clock, no I/O.
 
+mod base;
 mod build;
+mod peers;
+mod resources;
 pub mod syscall;
 pub mod threads;
+pub mod tiers;
+mod watcher;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stallscope_probes::Reading;
 use stallscope_probes::sample::{
-    ArmedRaw, FdLimitRaw, HeartbeatRaw, Holder, RingSource, RingState, ServedRaw, SyscallRaw,
-    TaskState,
+    ArmedRaw, FdKindsRaw, FdLimitRaw, HeartbeatRaw, Holder, RingSource, RingState, ServedRaw,
+    SyscallRaw, TaskState,
 };
 
 pub use build::ModelBuilder;
+pub use peers::PeerModel;
+pub use resources::{CgroupModel, PressureModel, StallShare};
+use tiers::{Tier, TierModel, TierStatus};
+pub use watcher::WatcherModel;
 
 /// One tick, ready to be judged and drawn. Times are `CLOCK_MONOTONIC` ns.
+///
+/// Many ticks are kept, so lists are behind `Arc`: ticks share what did not change between them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Model {
     /// Number of the tick.
@@ -27,23 +39,35 @@ pub struct Model {
     /// The process.
     pub process: Reading<ProcessModel>,
     /// Its threads, by tid.
-    pub threads: Reading<Vec<ThreadModel>>,
+    pub threads: Reading<Arc<[Arc<ThreadModel>]>>,
     /// Open fds against their limit.
     pub fds: Reading<FdsModel>,
+    /// What the open fds are, from the last census.
+    pub fd_kinds: Reading<FdKindsRaw>,
     /// Listening sockets: the target's own, then others on the same ports.
-    pub listeners: Reading<Vec<ListenerModel>>,
+    pub listeners: Reading<Arc<[ListenerModel]>>,
     /// Connections per served port, from the last census.
-    pub served: Reading<Vec<ServedModel>>,
+    pub served: Reading<Arc<[ServedModel]>>,
     /// Ephemeral ports, from the last census.
     pub ports: Reading<PortsModel>,
+    /// Connections of the target's own making, from the last look at them.
+    pub peers: Reading<Arc<[PeerModel]>>,
     /// io_uring instances, by fd.
-    pub rings: Reading<Vec<RingModel>>,
+    pub rings: Reading<Arc<[RingModel]>>,
     /// TCP counters of the namespace.
     pub tcp: Reading<TcpModel>,
     /// What the heartbeat page says.
     pub app: Reading<AppModel>,
     /// Whether the cgroup is frozen.
     pub frozen: Reading<bool>,
+    /// What the cgroup did to the process of late.
+    pub cgroup: Reading<CgroupModel>,
+    /// Time that tasks waited for want of a resource, of late.
+    pub pressure: Reading<PressureModel>,
+    /// What watching costs.
+    pub watcher: WatcherModel,
+    /// Which kinds of evidence there are, and why not the others.
+    pub tiers: Arc<[TierModel]>,
 }
 
 /// The process as a whole.
@@ -185,6 +209,16 @@ pub struct RingModel {
     pub completions_per_s: Reading<f64>,
 }
 
+impl RingModel {
+    /// The kind of evidence its counters are.
+    pub const fn tier(&self) -> Tier {
+        match self.source {
+            RingSource::Memory { .. } => Tier::RingMemory,
+            RingSource::Fdinfo(_) => Tier::RingFdinfo,
+        }
+    }
+}
+
 /// TCP counters of the namespace, as differences to the tick before.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TcpModel {
@@ -218,11 +252,8 @@ pub struct AppModel {
 impl Model {
     /// The target's own listeners.
     pub fn own_listeners(&self) -> impl Iterator<Item = &ListenerModel> {
-        self.listeners
-            .got()
-            .into_iter()
-            .flatten()
-            .filter(|listener| listener.holder != Holder::Other)
+        let listeners = self.listeners.got().into_iter().flat_map(|listeners| listeners.iter());
+        listeners.filter(|listener| listener.holder != Holder::Other)
     }
 
     /// Connections waiting in the target's accept queues; `None` when they could not be read.
@@ -231,8 +262,46 @@ impl Model {
         Some(self.own_listeners().map(|listener| u64::from(listener.queued)).sum())
     }
 
+    /// Its threads; none where they could not be read.
+    pub fn all_threads(&self) -> impl Iterator<Item = &ThreadModel> {
+        self.threads.got().into_iter().flat_map(|threads| threads.iter()).map(Arc::as_ref)
+    }
+
+    /// One of its threads.
+    pub fn thread(&self, tid: i32) -> Option<&ThreadModel> {
+        self.all_threads().find(|thread| thread.tid == tid)
+    }
+
     /// The threads that run the event loop.
     pub fn runtime_threads(&self) -> impl Iterator<Item = &ThreadModel> {
-        self.threads.got().into_iter().flatten().filter(|thread| thread.role == ThreadRole::Runtime)
+        self.all_threads().filter(|thread| thread.role == ThreadRole::Runtime)
+    }
+
+    /// Its rings; none where they could not be listed.
+    pub fn all_rings(&self) -> &[RingModel] {
+        self.rings.got().map_or(&[], |rings| rings)
+    }
+
+    /// One of its rings.
+    pub fn ring(&self, fd: i32) -> Option<&RingModel> {
+        self.all_rings().iter().find(|ring| ring.fd == fd)
+    }
+
+    /// Connections to its ports; none where they could not be counted.
+    pub fn all_served(&self) -> &[ServedModel] {
+        self.served.got().map_or(&[], |served| served)
+    }
+
+    /// Connections of its own making; none where they could not be listed.
+    pub fn all_peers(&self) -> &[PeerModel] {
+        self.peers.got().map_or(&[], |peers| peers)
+    }
+
+    /// How one kind of evidence stands.
+    pub fn tier(&self, tier: Tier) -> Option<&TierStatus> {
+        self.tiers.iter().find(|model| model.tier == tier).map(|model| &model.status)
     }
 }
+
+#[cfg(test)]
+mod memory_tests;

@@ -190,6 +190,7 @@ mod tests {
             syscall: Reading::Got(SyscallRaw::In { nr, arg0: 0 }),
             wchan: Reading::Got(String::new()),
             kernel_stack: Reading::absent(Why::NotSampled, ""),
+            switches: Reading::absent(Why::NotSampled, ""),
         }
     }
 

@@ -88,10 +88,10 @@ fn of_tick(absences: &mut Absences, model: &Model) {
     absences.reading("TCP counters", &model.tcp);
     absences.reading("heartbeat page", &model.app);
     absences.reading("cgroup", &model.frozen);
-    for ring in model.rings.got().into_iter().flatten() {
+    for ring in model.all_rings() {
         absences.reading("ring counters", &ring.state);
     }
-    for thread in model.threads.got().into_iter().flatten() {
+    for thread in model.all_threads() {
         absences.reading("system call of a thread", &thread.syscall);
         absences.reading("wait channel of a thread", &thread.wchan);
         absences.reading("CPU time of a thread", &thread.cpu_ratio);

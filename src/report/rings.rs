@@ -35,7 +35,7 @@ pub(super) fn draw(facts: &Facts<'_>) -> Markup {
 fn seen<'a>(facts: &Facts<'a>) -> BTreeMap<i32, Seen<'a>> {
     let mut rings: BTreeMap<i32, Seen<'a>> = BTreeMap::new();
     for model in facts.stall_models() {
-        for ring in model.rings.got().into_iter().flatten() {
+        for ring in model.all_rings() {
             let Some(state) = ring.state.got() else { continue };
             let entry = rings.entry(ring.fd).or_insert(Seen {
                 ring,

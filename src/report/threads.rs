@@ -38,7 +38,7 @@ fn table(facts: &Facts<'_>, model: &Model, caption: &str) -> Markup {
             };
         }
     };
-    let mut threads: Vec<&ThreadModel> = threads.iter().collect();
+    let mut threads: Vec<&ThreadModel> = threads.iter().map(AsRef::as_ref).collect();
     let cpu = |thread: &ThreadModel| thread.cpu_ratio.got().copied().unwrap_or(-1.0);
     threads.sort_by(|a, b| {
         rank(a.role).cmp(&rank(b.role)).then(cpu(b).total_cmp(&cpu(a))).then(a.tid.cmp(&b.tid))
@@ -97,7 +97,7 @@ pub(super) fn cell<T>(reading: &Reading<T>, num: bool, text: impl Fn(&T) -> Stri
 
 fn kernel_stacks(facts: &Facts<'_>) -> Markup {
     let got = |model: &Model| {
-        let threads = model.threads.got().into_iter().flatten();
+        let threads = model.all_threads();
         threads.filter(|thread| thread.kernel_stack.got().is_some()).count()
     };
     // Of the ticks with most stacks, the first: nearest to the onset.
@@ -108,7 +108,7 @@ fn kernel_stacks(facts: &Facts<'_>) -> Markup {
             p { (no_stack(facts)) }
         };
     };
-    let threads = model.threads.got().into_iter().flatten();
+    let threads = model.all_threads();
     html! {
         h3 {
             "Kernel stacks"
@@ -137,7 +137,7 @@ fn stack(thread: &ThreadModel) -> Markup {
 
 fn no_stack(facts: &Facts<'_>) -> String {
     let reason = |model: &Model| {
-        let mut threads = model.threads.got().into_iter().flatten();
+        let mut threads = model.all_threads();
         threads.find_map(|thread| thread.kernel_stack.absence().cloned())
     };
     let absence = facts.stall_models().rev().find_map(reason);

@@ -1,18 +1,24 @@
 //! Fixed models for the tests of the view.
 
+mod around;
+
 use std::sync::Arc;
 
 use stallscope_probes::sample::{
-    HeartbeatRaw, Holder, RingState, ServedRaw, SyscallRaw, TaskState,
+    ArmedRaw, FdKindsRaw, FdLimitRaw, HeartbeatRaw, Holder, PressureScope, RingSource, RingState,
+    ServedRaw, SyscallRaw, TaskState,
 };
-use stallscope_probes::{Reading, Why};
+use stallscope_probes::{Absence, Reading, Why};
+
+use around::{calm_cgroup, peers, tiers, watcher};
 
 use super::SessionInfo;
 use crate::detect::{Onset, StallKind};
-use crate::diagnose::verdict::{Cause, Confidence, Evidence, RuledOut, Value, Verdict};
+use crate::diagnose::verdict::{Cause, Confidence, Evidence, Missing, RuledOut, Value, Verdict};
+use crate::model::tiers::{Tier, TierModel, TierStatus};
 use crate::model::{
-    AppModel, FdsModel, ListenerModel, Model, PortsModel, ProcessModel, RingModel, ServedModel,
-    TcpModel, ThreadModel, ThreadRole,
+    AppModel, CgroupModel, FdsModel, ListenerModel, Model, PortsModel, PressureModel, ProcessModel,
+    RingModel, ServedModel, StallShare, TcpModel, ThreadModel, ThreadRole, WatcherModel,
 };
 use crate::watch::event::{Anchor, EndReason, Environment, Event, Incident, Step, Target};
 
@@ -44,7 +50,7 @@ pub fn info() -> SessionInfo {
             version: String::from("0.1.0"),
             interval_ms: 100,
             ticks_per_s: 100,
-            fd_limits: (Some(1024), Some(4096)),
+            fd_limits: Got(FdLimitRaw { soft: Some(1024), hard: Some(4096) }),
             limits: vec![String::from("kernel stacks need CAP_SYS_ADMIN")],
         },
         anchor: Anchor { mono_ns: T0_NS, real_ns: 1_795_348_800_000_000_000 },
@@ -93,11 +99,16 @@ fn threads() -> Vec<ThreadModel> {
     ]
 }
 
+fn shared(threads: Vec<ThreadModel>) -> Arc<[Arc<ThreadModel>]> {
+    threads.into_iter().map(Arc::new).collect()
+}
+
 fn ring(seq: u64) -> RingModel {
     let turned = (seq * 2_460) as u32;
     RingModel {
         fd: 9,
         at_ns: at_ns(seq),
+        source: RingSource::Memory { confirmed: true },
         state: Got(RingState {
             sq_entries: 256,
             sq_head: turned,
@@ -105,8 +116,12 @@ fn ring(seq: u64) -> RingModel {
             cq_entries: 512,
             cq_head: turned,
             cq_tail: turned + 3,
-            armed: vec![(13, 1), (22, 52)],
             ..RingState::default()
+        }),
+        armed: Got(ArmedRaw {
+            at_ns: at_ns(seq.saturating_sub(4)),
+            operations: vec![(13, 1), (22, 52)],
+            overflow: 0,
         }),
         submissions_per_s: Got(24_600.0),
         completions_per_s: Got(24_590.0),
@@ -162,16 +177,27 @@ pub fn healthy(seq: u64) -> Model {
             rss_bytes: 34 << 20,
             threads: 6,
         }),
-        threads: Got(threads()),
+        threads: Got(shared(threads())),
         fds: Got(FdsModel {
             open: 61 + seq % 3,
             limit: Got(FdLimitRaw { soft: Some(1024), hard: Some(524_288) }),
         }),
-        listeners: Got(vec![listener(0, 1024, 0, 0)]),
-        served: Got(vec![ServedModel {
+        fd_kinds: Got(FdKindsRaw {
+            sockets: 52,
+            rings: 1,
+            epolls: 1,
+            anonymous: 3,
+            pipes: 0,
+            files: 4,
+            looked_at: 61,
+            truncated: false,
+        }),
+        listeners: Got([listener(0, 1024, 0, 0)].into()),
+        served: Got([ServedModel {
             raw: ServedRaw { port: 8080, accepted_open: 52, ..ServedRaw::default() },
             at_ns: at_ns(seq.saturating_sub(12)),
-        }]),
+        }]
+        .into()),
         ports: Got(PortsModel {
             size: 28_232,
             in_use: 1_204,
@@ -179,7 +205,8 @@ pub fn healthy(seq: u64) -> Model {
             range: (32_768, 60_999),
             top: vec![(([10, 0, 0, 7], 9092).into(), 4)],
         }),
-        rings: Got(vec![ring(seq)]),
+        peers: Got(peers(seq).into()),
+        rings: Got([ring(seq)].into()),
         tcp: Got(TcpModel {
             listen_overflows_new: Some(0),
             listen_drops_new: Some(0),
@@ -188,6 +215,19 @@ pub fn healthy(seq: u64) -> Model {
         }),
         app: Got(app(seq)),
         frozen: Got(false),
+        cgroup: Got(calm_cgroup()),
+        pressure: Got(PressureModel {
+            scope: PressureScope::Cgroup,
+            cpu: Some(StallShare { some: 0.021, full: Some(0.004) }),
+            memory: Some(StallShare { some: 0.0, full: Some(0.0) }),
+            io: Some(StallShare { some: 0.0, full: Some(0.0) }),
+        }),
+        watcher: watcher(),
+        tiers: tiers(&[(
+            Tier::KernelStacks,
+            Why::NotSampled,
+            "kernel stacks are read only on suspicion",
+        )]),
     }
 }
 
@@ -201,18 +241,18 @@ pub fn sq_stalled(seq: u64) -> Model {
     runtime.switches_per_s = Got(31.0);
     runtime.syscall = Got(SyscallRaw::Running);
     runtime.wchan = Got(String::new());
-    model.threads = Got(threads);
-    model.listeners = Got(vec![listener(9, 1024, 0, 0)]);
+    model.threads = Got(shared(threads));
+    model.listeners = Got([listener(9, 1024, 0, 0)].into());
     let mut ring = ring(20);
     ring.at_ns = at_ns(seq);
     if let Got(state) = &mut ring.state {
         state.cq_head = state.cq_tail;
         state.sq_tail = state.sq_head + 53;
-        state.pending = (0..32).map(|at| ("WRITE".to_owned(), 20 + at)).collect();
+        state.pending = Got((0..32).map(|at| ("WRITE".to_owned(), 20 + at)).collect());
     }
     ring.submissions_per_s = Got(0.0);
     ring.completions_per_s = Got(0.0);
-    model.rings = Got(vec![ring]);
+    model.rings = Got([ring].into());
     if let Got(app) = &mut model.app {
         app.accepts_per_s = Got(0.0);
         app.requests_per_s = Got(0.0);
@@ -230,16 +270,36 @@ pub fn fd_exhausted(seq: u64) -> Model {
         open: 1024,
         limit: Got(FdLimitRaw { soft: Some(1024), hard: Some(524_288) }),
     });
-    model.rings = Got(Vec::new());
+    model.rings = Got([].into());
+    model.fd_kinds = Got(FdKindsRaw {
+        sockets: 1_013,
+        epolls: 1,
+        anonymous: 4,
+        files: 6,
+        looked_at: 1_024,
+        ..FdKindsRaw::default()
+    });
+    model.tiers = tiers(&[
+        (Tier::RingMemory, Why::Unsupported, "the process has no io_uring"),
+        (Tier::RingFdinfo, Why::Unsupported, "the process has no io_uring"),
+    ]);
+    model.cgroup = Got(CgroupModel {
+        throttled_ratio: Some(0.42),
+        throttled_new: Some(7),
+        throttled_ms_new: Some(310.0),
+        ..calm_cgroup()
+    });
     model.listeners = Got(vec![
         listener(1025, 1024, 8_658, 41),
         ListenerModel {
             local: "[2001:db8:85a3::8a2e:370:7334]:8443".parse().unwrap(),
             holder: Holder::Other,
             drops: None,
+            limit: None,
             ..listener(0, 128, 0, 0)
         },
-    ]);
+    ]
+    .into());
     if let Got(app) = &mut model.app {
         app.raw.stack = String::from("tokio");
         app.raw.open = 1_013;
@@ -248,7 +308,7 @@ pub fn fd_exhausted(seq: u64) -> Model {
         app.accepts_per_s = Got(0.0);
     }
     if let Got(served) = &mut model.served {
-        served[0].raw = ServedRaw {
+        Arc::make_mut(served)[0].raw = ServedRaw {
             port: 8080,
             accepted_open: 1_013,
             queued: 1_025,
@@ -278,6 +338,8 @@ pub fn foreign(seq: u64) -> Model {
         process: no(),
         threads: no(),
         fds: no(),
+        fd_kinds: no(),
+        peers: no(),
         listeners: no(),
         served: no(),
         ports: no(),
@@ -285,6 +347,17 @@ pub fn foreign(seq: u64) -> Model {
         tcp: no(),
         app: Reading::absent(Why::Unsupported, "the process keeps no heartbeat page"),
         frozen: no(),
+        cgroup: no(),
+        pressure: no(),
+        watcher: WatcherModel { interval_ms: 200.0, ..watcher() },
+        tiers: Tier::ALL
+            .map(|tier| TierModel {
+                tier,
+                status: no::<()>()
+                    .absence()
+                    .map_or(TierStatus::Active, |absence| TierStatus::without(tier, absence)),
+            })
+            .into(),
     }
 }
 
@@ -304,14 +377,19 @@ pub fn hostile(seq: u64) -> Model {
     evil[3].delay_ratio = Reading::absent(Why::NoPrevious, "first reading");
     evil[3].switches_per_s = Reading::absent(Why::NoPrevious, "first reading");
     evil[5].syscall = Got(SyscallRaw::In { nr: 9_999, arg0: 0 });
-    model.threads = Got(evil);
+    model.threads = Got(shared(evil));
     if let Got(app) = &mut model.app {
         app.raw.stack = String::from("\x1b[31mtokio\u{202e}");
     }
     let mut locked = ring(seq);
     locked.fd = 11;
     locked.state = Reading::absent(Why::Locked, "the kernel held uring_lock");
-    model.rings = Got(vec![ring(seq), locked]);
+    locked.source = RingSource::Fdinfo(Absence {
+        why: Why::NotPermitted,
+        detail: String::from("pidfd_getfd \x1b[31m: EPERM"),
+    });
+    model.rings = Got([ring(seq), locked].into());
+    model.tiers = tiers(&[(Tier::ThreadCalls, Why::NotPermitted, "\x1b[2Jcannot read\u{202e}")]);
     model
 }
 
@@ -327,8 +405,14 @@ pub fn onset() -> Onset {
     }
 }
 
-fn evidence(signal: &str, value: Value, unit: &str, since: Option<u64>) -> Evidence {
-    Evidence { signal: signal.to_owned(), value, unit: unit.to_owned(), since_ns: since.map(at_ns) }
+fn evidence(tier: Tier, signal: &str, value: Value, unit: &str, since: Option<u64>) -> Evidence {
+    Evidence {
+        tier,
+        signal: signal.to_owned(),
+        value,
+        unit: unit.to_owned(),
+        since_ns: since.map(at_ns),
+    }
 }
 
 pub fn sq_verdict() -> Verdict {
@@ -343,10 +427,22 @@ pub fn sq_verdict() -> Verdict {
              kernel: the runtime's thread 4242 is always ready and never parks.",
         ),
         evidence: vec![
-            evidence("ring 9 unsubmitted entries", Value::Number(53.0), "entries", Some(20)),
-            evidence("ring 9 submissions", Value::Number(0.0), "per s", Some(20)),
-            evidence("thread 4242 on CPU", Value::Number(99.8), "%", Some(21)),
-            evidence("thread 4242 system call", Value::Text("(running)".into()), "", None),
+            evidence(
+                Tier::RingMemory,
+                "ring 9 unsubmitted entries",
+                Value::Number(53.0),
+                "entries",
+                Some(20),
+            ),
+            evidence(Tier::RingMemory, "ring 9 submissions", Value::Number(0.0), "per s", Some(20)),
+            evidence(Tier::Threads, "thread 4242 on CPU", Value::Number(99.8), "%", Some(21)),
+            evidence(
+                Tier::ThreadCalls,
+                "thread 4242 system call",
+                Value::Text("(running)".into()),
+                "",
+                None,
+            ),
         ],
         ruled_out: vec![
             RuledOut {
@@ -358,6 +454,11 @@ pub fn sq_verdict() -> Verdict {
                 because: String::from("The runtime's thread is running, not in a blocking call."),
             },
         ],
+        rests_on: vec![Tier::Threads, Tier::ThreadCalls, Tier::RingMemory],
+        missing: vec![Missing {
+            tier: Tier::KernelStacks,
+            why: String::from("not due yet: kernel stacks are read only on suspicion"),
+        }],
         next: vec![
             String::from(
                 "Find the task that is always ready: look at tokio-console, column wakes.",
@@ -374,7 +475,9 @@ pub fn fd_verdict() -> Verdict {
         cause: Cause::FdExhausted,
         confidence: Confidence::Likely,
         summary: String::from("All 1024 fds are open and accept fails with EMFILE."),
-        evidence: vec![evidence("open fds", Value::Number(1024.0), "fds", Some(12))],
+        rests_on: vec![Tier::Fds],
+        missing: Vec::new(),
+        evidence: vec![evidence(Tier::Fds, "open fds", Value::Number(1024.0), "fds", Some(12))],
         ..sq_verdict()
     }
 }
@@ -387,8 +490,16 @@ pub fn healthy_verdict() -> Verdict {
         cause: Cause::HealthyBusy,
         confidence: Confidence::Certain,
         summary: String::from("Requests are answered as fast as they come."),
-        evidence: vec![evidence("responses", Value::Number(11_790.0), "per s", Some(1))],
+        evidence: vec![evidence(
+            Tier::Heartbeat,
+            "responses",
+            Value::Number(11_790.0),
+            "per s",
+            Some(1),
+        )],
         ruled_out: Vec::new(),
+        rests_on: vec![Tier::Heartbeat],
+        missing: Vec::new(),
         next: Vec::new(),
     }
 }

@@ -14,6 +14,11 @@ pub fn thread_cpu_ns() -> u64 {
     nanoseconds(ClockId::ThreadCPUTime)
 }
 
+/// CPU time that the whole process has used, ns.
+pub fn process_cpu_ns() -> u64 {
+    nanoseconds(ClockId::ProcessCPUTime)
+}
+
 /// Both clocks at once.
 pub fn anchor() -> Anchor {
     let mono_ns = now_ns();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stallscope_probes::sample::Sample;
 
 use super::event::{Event, Step};
-use super::notes;
+use super::notes::{self, Slowness};
 use crate::detect::{Detector, Onset, Transition};
 use crate::diagnose::verdict::{Cause, Confidence, Verdict};
 use crate::diagnose::{self, Case};
@@ -28,6 +28,7 @@ pub struct Engine {
     verdict: Option<Verdict>,
     onset_ns: Option<u64>,
     calm: Calm,
+    slowness: Slowness,
 }
 
 /// What is said of a server that is not stalled: seldom, and only when it changes for good.
@@ -86,6 +87,7 @@ impl Engine {
             verdict: None,
             onset_ns: None,
             calm: Calm::default(),
+            slowness: Slowness::default(),
         }
     }
 
@@ -131,6 +133,7 @@ impl Engine {
         self.history.push_back(Arc::clone(&model));
         let before = self.history.iter().rev().nth(1);
         let mut events = before.map_or_else(Vec::new, |before| notes::between(before, &model));
+        events.extend(self.slowness.push(&model));
         match self.detector.push(&model) {
             Some(Transition::Onset(onset)) => {
                 self.onset_ns = Some(onset.at_ns);

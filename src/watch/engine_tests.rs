@@ -3,13 +3,14 @@
 
 use proptest::prelude::*;
 
-use stallscope_probes::sample::SyscallRaw;
-use stallscope_probes::{Reading, Why};
+use stallscope_probes::sample::{PeerRaw, RingSource, Sample, SyscallRaw, TcpState};
+use stallscope_probes::{Absence, Probe, Reading, Why};
 
 use super::engine::Engine;
 use super::event::Event;
 use super::world::{Kind, Outcome, Phase, TICK_NS, World, run};
-use crate::diagnose::verdict::{Cause, Confidence};
+use crate::diagnose::verdict::{Cause, Confidence, Verdict};
+use crate::model::tiers::Tier;
 
 use Phase::{
     Blocked, Busy, FdsFull, Idle, LateBeat, LeftBehind, NotAccepting, Pausing, Saturated,
@@ -148,6 +149,112 @@ fn a_verdict_says_what_was_ruled_out_and_what_to_do() {
     assert!(verdict.evidence[0].signal.contains("unsubmitted"));
 }
 
+/// Each piece of evidence is of the kind by which it was read.
+#[test]
+fn verdicts_name_the_tiers_they_rest_on() {
+    use Tier::{
+        Cgroup, FdCensus, Fds, Heartbeat, Listeners, Process, RingMemory, ThreadCalls, Threads,
+    };
+    for (kind, phase, rests_on) in [
+        (OURS, Yield, &[Threads, Listeners, RingMemory][..]),
+        (OURS_EPOLL, Blocked, &[Threads, ThreadCalls, Listeners, Heartbeat]),
+        (THEIRS_EPOLL, Blocked, &[Threads, ThreadCalls, Listeners]),
+        (OURS, FdsFull, &[Fds, FdCensus, Listeners, Heartbeat]),
+        (NO_RIGHTS, FdsFull, &[Fds, Listeners]),
+        (NO_RIGHTS, Stopped, &[Process, Listeners]),
+        (NO_RIGHTS, NotAccepting, &[Threads, Listeners]),
+    ] {
+        let outcome = run(kind, &[(Busy, 60), (phase, 100)]);
+        let verdict = outcome.verdicts.last().unwrap();
+        assert_eq!(verdict.rests_on, rests_on, "{kind:?} {phase:?}");
+        let missing: Vec<Tier> = verdict.missing.iter().map(|missing| missing.tier).collect();
+        assert_eq!(missing.contains(&FdCensus), !kind.rights, "{kind:?}: {missing:?}");
+        assert_eq!(missing.contains(&Heartbeat), !kind.page, "{kind:?}: {missing:?}");
+        assert!(!missing.contains(&Cgroup) && missing.is_sorted(), "{missing:?}");
+        let both = rests_on.iter().find(|tier| missing.contains(tier));
+        assert_eq!(both, None, "{kind:?} {phase:?}: it cannot rest on what was missing");
+    }
+}
+
+/// Runs the server for 160 ticks, of which the last 100 are in `phase`, through `change`.
+fn changed(kind: Kind, phase: Phase, change: impl Fn(u64, &mut Sample)) -> Verdict {
+    let mut world = World::new(kind);
+    let mut engine = Engine::new(100, 100);
+    for tick in 0..160 {
+        let mut sample = world.tick(if tick < 60 { Busy } else { phase });
+        change(tick, &mut sample);
+        engine.push(&sample);
+    }
+    engine.conclude()
+}
+
+#[test]
+fn rings_by_fdinfo_are_evidence_of_that_kind() {
+    let denied = Absence { why: Why::NotPermitted, detail: String::from("EPERM") };
+    let verdict = changed(OURS, Yield, |_, sample| {
+        if let Reading::Got(rings) = &mut sample.rings.reading {
+            rings[0].source = RingSource::Fdinfo(denied.clone());
+        }
+    });
+    assert_eq!(verdict.cause, Cause::SqNotFlushed);
+    assert!(verdict.rests_on.contains(&Tier::RingFdinfo), "{:?}", verdict.rests_on);
+    let missing = verdict.missing.iter().find(|missing| missing.tier == Tier::RingMemory);
+    assert_eq!(missing.map(|missing| missing.why.as_str()), Some("EPERM"));
+}
+
+#[test]
+fn what_others_and_the_cgroup_hold_back_is_evidence_where_the_reason_is_not_in_sight() {
+    let peer = |port, state, unsent_bytes| PeerRaw {
+        remote: ([10, 0, 0, 7], port).into(),
+        local_port: 40_000,
+        inode: u32::from(port),
+        state,
+        unread_bytes: 0,
+        unsent_bytes,
+        info: None,
+    };
+    let hold_back = |tick: u64, sample: &mut Sample| {
+        let (at_ns, probe) = (sample.process.end_ns, |at_ns, reading| Probe {
+            begin_ns: at_ns,
+            end_ns: at_ns,
+            reading: Reading::Got(reading),
+        });
+        let peers = vec![
+            peer(9092, TcpState::Established, 4_096),
+            peer(5432, TcpState::SynSent, 0),
+            peer(443, TcpState::Established, 0),
+        ];
+        sample.peers = probe(at_ns, peers);
+        if let Reading::Got(cgroup) = &mut sample.cgroup.reading {
+            cgroup.nr_periods = Some(tick * 10);
+            cgroup.nr_throttled = Some(tick * 4);
+        }
+    };
+    for (phase, cause) in [(Blocked, Cause::RuntimeBlocked), (Spin, Cause::Unknown)] {
+        let verdict = changed(OURS, phase, hold_back);
+        assert_eq!(verdict.cause, cause);
+        let said: Vec<String> = verdict
+            .evidence
+            .iter()
+            .filter(|one| matches!(one.tier, Tier::Peers | Tier::Cgroup))
+            .map(|one| format!("{}: {} {}", one.signal, one.value, one.unit))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "not acknowledged by Kafka at 10.0.0.7:9092: 4096 bytes",
+                "connection to 10.0.0.7:5432: SYN sent, no answer ",
+                "periods in which its cgroup was throttled (cpu.max): 40 % of the periods",
+            ],
+            "{phase:?}"
+        );
+        assert!(verdict.rests_on.contains(&Tier::Peers), "{:?}", verdict.rests_on);
+    }
+    // Where the cause is in sight, they say nothing.
+    let verdict = changed(OURS, Yield, hold_back);
+    assert!(!verdict.rests_on.contains(&Tier::Peers), "{:?}", verdict.rests_on);
+}
+
 #[test]
 fn what_could_not_be_read_is_said_to_be_missing() {
     let outcome = run(NO_RIGHTS, &[(Busy, 60), (NotAccepting, 100)]);
@@ -255,6 +362,29 @@ fn a_listener_that_is_closed_is_noted() {
     let outcome = run(OURS, &[(Busy, 60), (Phase::Unlistening, 20)]);
     assert_eq!(outcome.notes, ["no longer listens on 127.0.0.1:8080"]);
     assert!(run(OURS, &[(Busy, 60), (Yield, 60), (Busy, 60)]).notes.is_empty());
+}
+
+#[test]
+fn a_watcher_that_slows_down_for_good_says_so_once() {
+    let mut world = World::new(OURS);
+    let mut engine = Engine::new(100, 100);
+    let mut notes = Vec::new();
+    for tick in 0..300 {
+        let mut sample = world.tick(Busy);
+        // A single dear tick, then slow from the hundredth to the two hundredth.
+        let slow = tick == 50 || (100..200).contains(&tick);
+        sample.watcher.interval_asked_ns = TICK_NS;
+        sample.watcher.interval_ns = if slow { 3 * TICK_NS } else { TICK_NS };
+        sample.watcher.budget_ppm = 2_500;
+        notes.extend(engine.push(&sample).events.into_iter().filter_map(|event| match event {
+            Event::Note { text, .. } => Some((tick, text)),
+            _ => None,
+        }));
+    }
+    let slowed = "the watcher looks every 150 ms instead of every 50 ms, to stay within its budget \
+                  of 0.25 % of a core (--budget)";
+    let again = "the watcher looks every 50 ms again";
+    assert_eq!(notes, [(119, slowed.to_owned()), (219, again.to_owned())]);
 }
 
 #[test]

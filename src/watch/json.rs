@@ -8,6 +8,7 @@ use super::event::{Anchor, EndReason, Environment, Event, Target};
 use crate::detect::Onset;
 use crate::diagnose::verdict::{Evidence, Value, Verdict};
 use crate::model::Model;
+use crate::model::tiers::{TierModel, TierStatus};
 
 /// `{"type":"target",…}`.
 pub fn target(target: &Target, environment: &Environment, anchor: Anchor) -> Json {
@@ -64,6 +65,11 @@ pub fn verdict(verdict: &Verdict, anchor: Anchor) -> Json {
         .iter()
         .map(|out| json!({ "cause": out.cause.id(), "because": out.because }))
         .collect();
+    let missing: Vec<Json> = verdict
+        .missing
+        .iter()
+        .map(|missing| json!({ "tier": missing.tier.id(), "why": missing.why }))
+        .collect();
     let evidence: Vec<Json> = verdict.evidence.iter().map(|one| evidence(one, anchor)).collect();
     json!({
         "type": "verdict",
@@ -76,6 +82,8 @@ pub fn verdict(verdict: &Verdict, anchor: Anchor) -> Json {
         "summary": verdict.summary,
         "evidence": evidence,
         "ruled_out": ruled_out,
+        "rests_on": verdict.rests_on.iter().map(|tier| tier.id()).collect::<Vec<_>>(),
+        "missing": missing,
         "next": verdict.next,
     })
 }
@@ -87,10 +95,43 @@ fn evidence(evidence: &Evidence, anchor: Anchor) -> Json {
         Value::Text(text) => json!(text),
     };
     json!({
+        "tier": evidence.tier.id(),
         "signal": evidence.signal,
         "value": value,
         "unit": evidence.unit,
         "since": evidence.since_ns.map(|since_ns| anchor.rfc3339(since_ns)),
+    })
+}
+
+/// `{"type":"tiers",…}`: which kinds of evidence there are, and why not the others.
+pub fn tiers(model: &Model, anchor: Anchor) -> Json {
+    json!({
+        "type": "tiers",
+        "at": anchor.rfc3339(model.at_ns),
+        "tiers": model.tiers.iter().map(tier).collect::<Vec<_>>(),
+    })
+}
+
+fn tier(model: &TierModel) -> Json {
+    let permit = match &model.status {
+        TierStatus::Absent { permit, .. } => Some(permit),
+        TierStatus::Active | TierStatus::Failed { .. } => None,
+    };
+    json!({
+        "tier": model.tier.id(),
+        "meaning": model.tier.meaning(),
+        "status": model.status.id(),
+        "why": model.status.why(),
+        "permit": permit,
+    })
+}
+
+/// Whether a tier stands otherwise at `now` than at `before`, the tick of the last line that was
+/// printed. That a slow probe has had its first turn is no news, nor what the kernel's lock left
+/// out for a moment.
+pub fn tiers_changed(before: &Model, now: &Model) -> bool {
+    now.tiers.iter().any(|model| {
+        before.tier(model.tier).is_none_or(|before| model.status.is_news_after(before))
     })
 }
 
@@ -108,4 +149,78 @@ pub fn end(reason: EndReason, at_ns: u64, stalls: u64, ticks: u64, anchor: Ancho
         "stalls": stalls,
         "samples": ticks,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use stallscope_probes::sample::Sample;
+    use stallscope_probes::{Probe, Reading, Why};
+
+    use super::*;
+    use crate::model::ModelBuilder;
+    use crate::model::tiers::Tier;
+    use crate::watch::world::{Kind, Phase, World, run};
+
+    const KIND: Kind = Kind { ring: true, page: true, rights: true };
+    const ANCHOR: Anchor = Anchor { mono_ns: 0, real_ns: 0 };
+
+    fn model(change: impl Fn(&mut Sample)) -> Model {
+        let mut sample = World::new(KIND).tick(Phase::Busy);
+        change(&mut sample);
+        ModelBuilder::new(100, 100).push(&sample)
+    }
+
+    fn lose_listeners(sample: &mut Sample, why: Why) {
+        sample.listeners.reading = Reading::absent(why, "\u{1b}[2J");
+    }
+
+    #[test]
+    fn every_tier_has_its_line_with_reason_and_remedy() {
+        let line = tiers(&model(|sample| lose_listeners(sample, Why::NotPermitted)), ANCHOR);
+        assert_eq!((line["type"].as_str(), line["at"].is_string()), (Some("tiers"), true));
+        let list = line["tiers"].as_array().unwrap();
+        let ids: Vec<&str> = list.iter().map(|tier| tier["tier"].as_str().unwrap()).collect();
+        assert_eq!(ids, Tier::ALL.map(Tier::id));
+        for tier in list {
+            let active = tier["status"] == "active";
+            assert_eq!(tier["why"].is_null(), active, "{tier}");
+            assert_eq!(tier["permit"].is_null(), active, "{tier}");
+        }
+        let listeners = &list[Tier::Listeners as usize];
+        assert_eq!(listeners["status"], "absent");
+        assert!(listeners["permit"].as_str().unwrap().contains("run as root"));
+        assert!(line.to_string().contains(r"\u001b[2J"), "escaped: {line}");
+        let line = tiers(&model(|sample| lose_listeners(sample, Why::Failed)), ANCHOR);
+        let listeners = &line["tiers"][Tier::Listeners as usize];
+        assert_eq!(
+            (listeners["status"].as_str(), listeners["permit"].is_null()),
+            (Some("failed"), true)
+        );
+    }
+
+    #[test]
+    fn a_change_is_what_comes_or_goes_for_good() {
+        let whole = model(|_| {});
+        let late = model(|sample| sample.sockets = Probe::not_sampled("not read yet"));
+        let lost = model(|sample| lose_listeners(sample, Why::NotPermitted));
+        assert!(!tiers_changed(&whole, &whole));
+        assert!(!tiers_changed(&late, &whole), "its first turn");
+        assert!(!tiers_changed(&whole, &late));
+        assert!(tiers_changed(&whole, &lost));
+        assert!(tiers_changed(&lost, &whole));
+        let none = Model { tiers: [].into(), ..whole.clone() };
+        assert!(tiers_changed(&none, &whole), "the first line");
+    }
+
+    #[test]
+    fn a_verdict_names_what_it_rests_on_and_what_it_misses() {
+        let outcome = run(KIND, &[(Phase::Busy, 60), (Phase::Yield, 60)]);
+        let line = verdict(outcome.verdicts.last().unwrap(), ANCHOR);
+        assert_eq!(line["rests_on"], json!(["threads", "listeners", "ring-memory"]));
+        assert_eq!(line["evidence"][0]["tier"], "ring-memory");
+        let missing = line["missing"].as_array().unwrap();
+        let of = |tier: &str| missing.iter().find(|one| one["tier"] == tier);
+        assert!(of("pressure").unwrap()["why"].as_str().unwrap().contains("no pressure"));
+        assert!(of("ring-memory").is_none() && of("threads").is_none());
+    }
 }

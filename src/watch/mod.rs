@@ -1,5 +1,6 @@
 //! Wires probes to model, detection and diagnosis, live or from a recording. Owns the only clock.
 
+pub mod budget;
 mod clock;
 pub mod engine;
 pub mod event;
@@ -10,7 +11,7 @@ mod profiles;
 pub mod recorder;
 pub mod recording;
 pub mod replay;
-mod sampler;
+pub mod sampler;
 pub mod session;
 pub mod target;
 

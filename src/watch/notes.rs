@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use stallscope_probes::sample::FdLimitRaw;
+
 use super::event::Event;
 use crate::model::Model;
 
@@ -22,18 +24,55 @@ pub(super) fn between(before: &Model, now: &Model) -> Vec<Event> {
         texts.extend(then.difference(&now).map(|fd| format!("has closed its io_uring, fd {fd}")));
     }
     if let (Some(then), Some(now)) = (fd_limit(before), fd_limit(now))
-        && then != now
+        && then.soft != now.soft
     {
         let words = |limit: Option<u64>| limit.map_or(String::from("none"), |max| max.to_string());
-        texts.push(format!("fd limit changed from {} to {}", words(then), words(now)));
+        texts.push(format!("fd limit changed from {} to {}", words(then.soft), words(now.soft)));
     }
     let note = |text| Event::Note { at_ns: now.at_ns, text };
     texts.into_iter().take(NOTES_MAX).map(note).collect()
 }
 
-/// The soft limit, where it was read.
-fn fd_limit(model: &Model) -> Option<Option<u64>> {
-    Some(model.fds.got()?.limit.got()?.soft)
+/// Ticks in a row that must be slow, or no longer be, before it is said: one dear tick is no news.
+const SLOW_TICKS_MIN: u32 = 20;
+
+/// Whether the watcher has slowed down to keep its budget.
+#[derive(Debug, Default)]
+pub(super) struct Slowness {
+    said: bool,
+    ticks: u32,
+}
+
+impl Slowness {
+    /// Takes the next tick; what is to be said of it.
+    pub(super) fn push(&mut self, now: &Model) -> Option<Event> {
+        let watcher = &now.watcher;
+        if watcher.slowed() == self.said {
+            self.ticks = 0;
+            return None;
+        }
+        self.ticks += 1;
+        if self.ticks < SLOW_TICKS_MIN {
+            return None;
+        }
+        self.ticks = 0;
+        self.said = !self.said;
+        let text = if self.said {
+            format!(
+                "the watcher looks every {:.0} ms instead of every {:.0} ms, to stay within its budget of {} % of a core (--budget)",
+                watcher.interval_ms,
+                watcher.interval_asked_ms,
+                (watcher.budget_ratio * 1e4).round() / 1e2
+            )
+        } else {
+            format!("the watcher looks every {:.0} ms again", watcher.interval_asked_ms)
+        };
+        Some(Event::Note { at_ns: now.at_ns, text })
+    }
+}
+
+fn fd_limit(model: &Model) -> Option<&FdLimitRaw> {
+    model.fds.got()?.limit.got()
 }
 
 fn listening(model: &Model) -> Option<BTreeSet<SocketAddr>> {

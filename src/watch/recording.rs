@@ -11,7 +11,7 @@ use super::event::{Anchor, EndReason, Environment, ProfileWindow, Target};
 /// First bytes of the file.
 pub const MAGIC: &[u8; 8] = b"STALLREC";
 /// Version of the format; another one is refused.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Largest frame: a sample with every list at its bound stays far below.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Largest file; what comes after is not recorded, and the end frame says so.
@@ -258,6 +258,9 @@ fn read_frame(input: &mut impl Read) -> Result<Option<Frame>, Damage> {
         .map_err(|error| Damage::Other(format!("a frame cannot be decoded ({error})")))
 }
 
+#[cfg(test)]
+#[path = "any_sample.rs"]
+mod any_sample;
 #[cfg(test)]
 #[path = "recording_tests.rs"]
 mod tests;

@@ -6,13 +6,35 @@ use std::time::Duration;
 use stallscope_probes::sample::{Sample, TaskState};
 use stallscope_probes::{Reading, Why};
 
-use super::clock::{anchor, now_ns};
+use super::budget::Budget;
+use super::clock::{anchor, now_ns, thread_cpu_ns};
 use super::engine::Engine;
 use super::event::{Anchor, EndReason, Environment, Event, ProfileWindow, Step, Target};
 use super::profiles::Profiles;
-use super::sampler::Sampler;
+use super::sampler::{Due, Sampler};
 use super::target::{self, Selection, TargetError};
 use crate::diagnose::verdict::{Confidence, Verdict};
+
+/// How to watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pacing {
+    /// Time between ticks, as long as the budget allows it.
+    pub interval: Duration,
+    /// CPU time the watcher may use, in millionths of one core.
+    pub budget_ppm: u32,
+    /// What to read from.
+    pub probes: Probes,
+}
+
+/// What to read from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Probes {
+    /// The cheapest source there is for each reading: the ring's own memory, sock_diag, procfs
+    #[default]
+    Auto,
+    /// procfs alone: ring fdinfo, /proc/net/tcp, a listing of the fds. Dear; to compare with
+    Procfs,
+}
 
 /// When to end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +49,10 @@ pub struct Until {
 
 /// After the first verdict, this long a surer one is waited for.
 const SURER_PATIENCE_NS: u64 = 2_000_000_000;
+
+/// Threads of the event loop that are read in full at every tick. Of a runtime with more workers the
+/// others are read when they have run, like any thread.
+const LOOP_THREADS_MAX: usize = 4;
 
 /// One tick, for whoever listens.
 #[derive(Debug)]
@@ -51,6 +77,9 @@ pub struct Session {
     sampler: Sampler,
     engine: Engine,
     profiles: Profiles,
+    budget: Budget,
+    /// Threads of the event loop, as last seen.
+    loop_tids: Vec<i32>,
     interval_ns: u64,
     stalls: u64,
     ticks: u64,
@@ -61,12 +90,12 @@ impl Session {
     ///
     /// # Errors
     /// When there is no such process, or it may not be looked at.
-    pub fn attach(selection: Selection, interval: Duration) -> Result<Self, TargetError> {
+    pub fn attach(selection: Selection, pacing: Pacing) -> Result<Self, TargetError> {
         let mut target = target::resolve(selection)?;
-        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        let interval_ns = u64::try_from(pacing.interval.as_nanos()).unwrap_or(u64::MAX);
         let mut environment = target::environment(&target, interval_ns / 1_000_000);
         let sampler =
-            Sampler::new(target.pid, target.start_time_ticks, selection.port(), interval_ns);
+            Sampler::new(target.pid, target.start_time_ticks, selection.port(), pacing.probes);
         target.foreign_netns = sampler.foreign_netns();
         let engine = Engine::new(target.pid, environment.ticks_per_s);
         let profiles = Profiles::new(target.pid);
@@ -75,6 +104,8 @@ impl Session {
             sampler,
             engine,
             profiles,
+            budget: Budget::new(pacing.budget_ppm, now_ns()),
+            loop_tids: Vec::new(),
             interval_ns,
             stalls: 0,
             ticks: 0,
@@ -82,7 +113,7 @@ impl Session {
             target,
         };
         // One look in advance says what is not permitted; the engine does not see it.
-        let first = session.sampler.sample(now_ns(), false);
+        let first = session.sample(now_ns());
         environment.limits = limits(&first);
         session.environment = environment;
         Ok(session)
@@ -121,16 +152,21 @@ impl Session {
         let mut over_ns = None;
         let mut due_ns = begin_ns;
         let mut named_ns = None;
+        let mut cpu_ns = thread_cpu_ns();
         loop {
-            if !sleep_until(due_ns, stop) {
-                return Ok(EndReason::Interrupted);
+            match self.sleep_until(due_ns, stop) {
+                Slept::ToTheEnd => {}
+                Slept::Stopped => return Ok(EndReason::Interrupted),
+                Slept::TargetExited => return Ok(self.target_gone()),
             }
-            let sample = self.sampler.sample(due_ns, self.engine.is_suspicious());
-            let gone = is_gone(&sample);
-            if gone {
-                return Ok(EndReason::TargetGone);
+            let sample = self.sample(due_ns);
+            if is_gone(&sample) {
+                return Ok(self.target_gone());
             }
             let step = self.engine.push(&sample);
+            self.loop_tids.clear();
+            let loops = step.model.runtime_threads().map(|thread| thread.tid);
+            self.loop_tids.extend(loops.take(LOOP_THREADS_MAX));
             self.ticks += 1;
             for event in &step.events {
                 match event {
@@ -154,11 +190,50 @@ impl Session {
             if end_ns.is_some_and(|end_ns| now_ns >= end_ns) {
                 return Ok(EndReason::TimeUp);
             }
-            let next_ns = next_due(due_ns, self.interval_ns, now_ns);
-            let ticks = next_ns.saturating_sub(due_ns) / self.interval_ns.max(1);
-            self.sampler.skip(ticks.saturating_sub(1));
+            let used_ns = thread_cpu_ns();
+            self.budget.spend(now_ns, used_ns.saturating_sub(cpu_ns), self.sampler.dear_ns());
+            cpu_ns = used_ns;
+            let interval_ns = self.budget.interval_ns(self.interval_ns);
+            let next_ns = next_due(due_ns, interval_ns, now_ns);
+            self.sampler.skip(missed(due_ns, next_ns, interval_ns));
             due_ns = next_ns;
         }
+    }
+
+    /// The tick that is due at `due_ns`.
+    fn sample(&mut self, due_ns: u64) -> Sample {
+        self.sampler.sample(&Due {
+            due_ns,
+            suspicious: self.engine.is_suspicious(),
+            important_tids: &self.loop_tids,
+            interval_asked_ns: self.interval_ns,
+            interval_ns: self.budget.interval_ns(self.interval_ns),
+            budget: &self.budget,
+        })
+    }
+
+    /// Sleeps until `due_ns`, the end of the target, or `stop`.
+    fn sleep_until(&self, due_ns: u64, stop: &AtomicBool) -> Slept {
+        /// A long interval is slept in pieces, so that an interrupt is not kept waiting.
+        const PIECE_NS: u64 = 100_000_000;
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return Slept::Stopped;
+            }
+            let left_ns = due_ns.saturating_sub(now_ns());
+            if left_ns == 0 {
+                return Slept::ToTheEnd;
+            }
+            if self.sampler.wait_exit(Duration::from_nanos(left_ns.min(PIECE_NS))) {
+                return Slept::TargetExited;
+            }
+        }
+    }
+
+    /// Lets go of what was the target's at once: a mapped ring keeps its registered files alive.
+    fn target_gone(&mut self) -> EndReason {
+        self.sampler.release();
+        EndReason::TargetGone
     }
 
     fn is_named(&self, named_ns: Option<u64>, now_ns: u64) -> bool {
@@ -183,20 +258,17 @@ const fn next_due(due_ns: u64, interval_ns: u64, now_ns: u64) -> u64 {
     due_ns.saturating_add((missed + 1).saturating_mul(interval_ns))
 }
 
-/// Sleeps until `due_ns`; false when `stop` was set meanwhile.
-fn sleep_until(due_ns: u64, stop: &AtomicBool) -> bool {
-    /// A long interval is slept in pieces, so that an interrupt is not kept waiting.
-    const PIECE_NS: u64 = 100_000_000;
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return false;
-        }
-        let left_ns = due_ns.saturating_sub(now_ns());
-        if left_ns == 0 {
-            return true;
-        }
-        std::thread::sleep(Duration::from_nanos(left_ns.min(PIECE_NS)));
-    }
+/// Ticks between this and the next that did not take place.
+const fn missed(due_ns: u64, next_ns: u64, interval_ns: u64) -> u64 {
+    let ticks = if interval_ns == 0 { 0 } else { next_ns.saturating_sub(due_ns) / interval_ns };
+    ticks.saturating_sub(1)
+}
+
+/// How a sleep ended.
+enum Slept {
+    ToTheEnd,
+    Stopped,
+    TargetExited,
 }
 
 fn is_gone(sample: &Sample) -> bool {

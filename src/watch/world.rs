@@ -5,8 +5,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use stallscope_probes::sample::{
-    CgroupRaw, FdsRaw, HeartbeatRaw, Holder, ListenerRaw, PortsRaw, ProcessRaw, RingRaw, RingState,
-    Sample, SchedRaw, ServedRaw, SocketsRaw, SyscallRaw, TaskState, TcpRaw, ThreadRaw,
+    ArmedRaw, CgroupRaw, FdKindsRaw, FdLimitRaw, FdsRaw, HeartbeatRaw, Holder, ListenerRaw,
+    PortsRaw, ProcessRaw, RingRaw, RingSource, RingState, Sample, SchedRaw, ServedRaw, SocketsRaw,
+    SyscallRaw, TaskState, TcpRaw, ThreadRaw, WatcherRaw,
 };
 use stallscope_probes::{Probe, Reading, Why};
 
@@ -206,7 +207,7 @@ impl World {
             self.cpu(44, 6);
             self.ring.sq_tail = self.ring.sq_head.wrapping_add(22);
             self.ring.cq_tail = self.ring.cq_head;
-            self.ring.pending = vec![("ACCEPT".into(), 8), ("WRITE".into(), 12)];
+            self.ring.pending = Reading::Got(vec![("ACCEPT".into(), 8), ("WRITE".into(), 12)]);
         } else {
             self.cpu(50, 0);
             self.ring.cq_tail = self.ring.cq_head.wrapping_add(21);
@@ -271,8 +272,7 @@ impl World {
                 at_ns,
                 FdsRaw {
                     open: self.open,
-                    limit_soft: Some(64),
-                    limit_hard: Some(64),
+                    limit: Reading::Got(FdLimitRaw { soft: Some(64), hard: Some(64) }),
                     from_st_size: true,
                 },
             ),
@@ -289,7 +289,22 @@ impl World {
             } else {
                 absent(at_ns, Why::Unsupported, "no page")
             },
+            fd_kinds: if self.kind.rights {
+                probe(at_ns, FdKindsRaw { sockets: 22, looked_at: 31, ..FdKindsRaw::default() })
+            } else {
+                absent(at_ns, Why::NotPermitted, denied)
+            },
+            peers: probe(at_ns, Vec::new()),
             cgroup: probe(at_ns, CgroupRaw { frozen: Some(false), ..CgroupRaw::default() }),
+            pressure: absent(at_ns, Why::Unsupported, "the kernel keeps no pressure"),
+            watcher: WatcherRaw {
+                cpu_ns: self.seq * 200_000,
+                sampling_cpu_ns: self.seq * 150_000,
+                interval_asked_ns: TICK_NS,
+                interval_ns: TICK_NS,
+                budget_ppm: 10_000,
+                ..WatcherRaw::default()
+            },
         }
     }
 
@@ -329,6 +344,7 @@ impl World {
                 Reading::absent(Why::NotPermitted, "not permitted")
             },
             kernel_stack: Reading::absent(Why::NotSampled, ""),
+            switches: Reading::absent(Why::NotSampled, ""),
         }
     }
 
@@ -337,7 +353,7 @@ impl World {
             local: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
             inode: 42,
             queued: self.queued,
-            limit: 1024,
+            limit: Some(1024),
             drops: Some(0),
             holder: Holder::Target,
         }
@@ -353,7 +369,12 @@ impl World {
     }
 
     fn rings(&self) -> Vec<RingRaw> {
-        let ring = RingRaw { fd: 9, state: Reading::Got(self.ring.clone()) };
+        let ring = RingRaw {
+            fd: 9,
+            source: RingSource::Memory { confirmed: true },
+            state: Reading::Got(self.ring.clone()),
+            armed: Reading::Got(ArmedRaw::default()),
+        };
         if self.kind.ring { vec![ring] } else { Vec::new() }
     }
 }

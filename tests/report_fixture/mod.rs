@@ -2,21 +2,26 @@
 
 #![allow(dead_code, reason = "each test binary uses some of them")]
 
+mod around;
+mod profiles;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use around::{fd_limit, missing, peers, tiers, watcher};
+use profiles::{profile, serving, spinning};
 use stallscope::detect::{Onset, StallKind};
 use stallscope::diagnose::verdict::{Cause, Confidence, Evidence, RuledOut, Value, Verdict};
+use stallscope::model::tiers::Tier;
 use stallscope::model::{
-    AppModel, FdsModel, ListenerModel, Model, PortsModel, ProcessModel, RingModel, ThreadModel,
-    ThreadRole,
+    AppModel, CgroupModel, FdsModel, ListenerModel, Model, PortsModel, PressureModel, ProcessModel,
+    RingModel, StallShare, ThreadModel, ThreadRole,
 };
-use stallscope::watch::event::{
-    Anchor, EndReason, Environment, Event, Incident, ProfileWindow, Target,
-};
+use stallscope::watch::event::{Anchor, EndReason, Environment, Event, Incident, Target};
 use stallscope_probes::sample::{
-    Fault, FaultRaw, HeartbeatRaw, Holder, RingState, SyscallRaw, TaskState,
+    ArmedRaw, Fault, FaultRaw, FdKindsRaw, HeartbeatRaw, Holder, PressureScope, RingSource,
+    RingState, SyscallRaw, TaskState,
 };
 use stallscope_probes::{Reading, Why};
 
@@ -64,7 +69,7 @@ pub fn addr(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-fn absent<T>(why: Why, detail: &str) -> Reading<T> {
+pub fn absent<T>(why: Why, detail: &str) -> Reading<T> {
     Reading::absent(why, detail)
 }
 
@@ -86,7 +91,7 @@ fn idle_thread(tid: i32, comm: &str, role: ThreadRole, cpu: f64) -> ThreadModel 
     }
 }
 
-fn threads(state: &State) -> Vec<ThreadModel> {
+fn threads(state: &State) -> Arc<[Arc<ThreadModel>]> {
     let (task, cpu, syscall, wchan) = state.runtime;
     let mut runtime = idle_thread(4242, "tokio-uring", ThreadRole::Runtime, cpu);
     runtime.state = task;
@@ -106,6 +111,9 @@ fn threads(state: &State) -> Vec<ThreadModel> {
         idle_thread(4246, "kafka-poll", ThreadRole::Kafka, 0.02),
         idle_thread(4249, "profiler", ThreadRole::Other, 0.0),
     ]
+    .into_iter()
+    .map(Arc::new)
+    .collect()
 }
 
 fn app(state: &State) -> Reading<AppModel> {
@@ -135,6 +143,12 @@ pub fn model(seq: u64, state: &State) -> Arc<Model> {
     let ring = state.ring.clone().map(|ring| RingModel {
         fd: 9,
         at_ns,
+        source: RingSource::Memory { confirmed: true },
+        armed: Reading::Got(ArmedRaw {
+            at_ns: at_ns - (seq % 20) * INTERVAL_MS * MS,
+            operations: vec![(13, 1), (22, 128)],
+            overflow: 0,
+        }),
         state: if seq % 40 == 17 {
             absent(Why::Locked, "the kernel held the ring's lock and left its counters out")
         } else {
@@ -154,17 +168,31 @@ pub fn model(seq: u64, state: &State) -> Arc<Model> {
             threads: 5,
         }),
         threads: Reading::Got(threads(state)),
-        fds: Reading::Got(FdsModel { open: state.open_fds, limit: Some(1_024) }),
-        listeners: Reading::Got(vec![ListenerModel {
-            local: addr(8080),
-            inode: 77_120,
-            holder: Holder::Target,
-            queued: state.queued,
-            limit: 1_024,
-            drops: Some(0),
-            drops_new: Reading::Got(0),
-        }]),
-        served: Reading::Got(Vec::new()),
+        fds: Reading::Got(FdsModel { open: state.open_fds, limit: fd_limit() }),
+        fd_kinds: Reading::Got(FdKindsRaw {
+            sockets: state.open_fds.saturating_sub(9) as u32,
+            rings: u32::from(ring.is_some()),
+            epolls: 1,
+            anonymous: 3,
+            pipes: 0,
+            files: 5,
+            looked_at: state.open_fds as u32,
+            truncated: false,
+        }),
+        peers: Reading::Got(peers(at_ns).into()),
+        listeners: Reading::Got(
+            [ListenerModel {
+                local: addr(8080),
+                inode: 77_120,
+                holder: Holder::Target,
+                queued: state.queued,
+                limit: Some(1_024),
+                drops: Some(0),
+                drops_new: Reading::Got(0),
+            }]
+            .into(),
+        ),
+        served: Reading::Got([].into()),
         ports: Reading::Got(PortsModel {
             size: 28_232,
             in_use: 410 + (seq % 50) as u32,
@@ -172,15 +200,32 @@ pub fn model(seq: u64, state: &State) -> Arc<Model> {
             range: (32_768, 60_999),
             top: vec![(addr(9092), 3)],
         }),
-        rings: Reading::Got(ring.into_iter().collect()),
+        rings: Reading::Got(ring.into_iter().collect::<Vec<_>>().into()),
         tcp: absent(Why::NotSampled, "not due"),
         app: app(state),
         frozen: absent(Why::NotPermitted, "cgroup.events: permission denied"),
+        cgroup: Reading::Got(CgroupModel {
+            throttled_ratio: Some(0.1),
+            throttled_new: Some(2),
+            throttled_ms_new: Some(31.5),
+            memory_high_new: Some(0),
+            memory_max_new: Some(0),
+            oom_kills_new: Some(0),
+        }),
+        pressure: Reading::Got(PressureModel {
+            scope: PressureScope::Machine,
+            cpu: Some(StallShare { some: 0.12, full: None }),
+            memory: Some(StallShare { some: 0.0, full: Some(0.0) }),
+            io: None,
+        }),
+        watcher: watcher(seq),
+        tiers: tiers(state),
     })
 }
 
-fn text(signal: &str, value: &str, since_ns: Option<u64>) -> Evidence {
+fn text(tier: Tier, signal: &str, value: &str, since_ns: Option<u64>) -> Evidence {
     Evidence {
+        tier,
         signal: signal.to_owned(),
         value: Value::Text(value.to_owned()),
         unit: String::new(),
@@ -188,8 +233,9 @@ fn text(signal: &str, value: &str, since_ns: Option<u64>) -> Evidence {
     }
 }
 
-fn figure(signal: &str, value: f64, unit: &str, since_ns: Option<u64>) -> Evidence {
+fn figure(tier: Tier, signal: &str, value: f64, unit: &str, since_ns: Option<u64>) -> Evidence {
     Evidence {
+        tier,
         signal: signal.to_owned(),
         value: Value::Number(value),
         unit: unit.to_owned(),
@@ -219,7 +265,7 @@ pub fn quiet(models: Vec<Arc<Model>>) -> Incident {
             version: String::from("0.1.0"),
             interval_ms: INTERVAL_MS,
             ticks_per_s: 100,
-            fd_limits: (Some(1_024), Some(524_288)),
+            fd_limits: fd_limit(),
             limits: vec![String::from(
                 "the cgroup of the process could not be read: permission denied",
             )],
@@ -232,45 +278,6 @@ pub fn quiet(models: Vec<Arc<Model>>) -> Incident {
         end: EndReason::TimeUp,
         losses: Vec::new(),
     }
-}
-
-fn profile(begin_s: u64, folded: &str) -> ProfileWindow {
-    ProfileWindow {
-        begin_ns: BEGIN_NS + begin_s * S,
-        end_ns: BEGIN_NS + (begin_s + 2) * S,
-        hz: 99,
-        folded: folded.to_owned(),
-    }
-}
-
-const RUNTIME: &str = "tokio-uring;main;tokio_uring::start;tokio_uring::runtime::Runtime::block_on;\
-    tokio::runtime::current_thread::CurrentThread::block_on;tokio::task::local::LocalSet::tick";
-
-/// Where a serving runtime spends its time.
-pub fn serving() -> String {
-    [
-        (";stallscope::servers::http::serve;httparse::Request::parse", 21),
-        (";stallscope::servers::http::serve;stallscope::servers::sink::Sink::publish;\
-          rdkafka::producer::BaseProducer::send::h0f3a77c2be11d904;rd_kafka_producev", 34),
-        (";stallscope::servers::http::serve;tokio_uring::net::TcpStream::write;\
-          tokio_uring::driver::op::Op<T,CqeType>::submit_with", 18),
-        (";stallscope::servers::http::serve;<[u8; 4096] as core::clone::Clone>::clone", 4),
-        (";tokio::runtime::driver::Driver::park;mio::poll::Poll::poll;epoll_wait", 11),
-        (";tokio_uring::runtime::drive_uring_wakes;tokio_uring::driver::Driver::dispatch_completions", 16),
-    ]
-    .iter()
-    .map(|(tail, count)| format!("{RUNTIME}{tail} {count}\n"))
-    .chain([String::from("rdk:broker1;rd_kafka_broker_thread_main;rd_kafka_broker_serve;poll 9\n")])
-    .collect()
-}
-
-fn spinning() -> String {
-    format!(
-        "{RUNTIME};stallscope::servers::uring::always_ready;core::task::wake::Waker::wake_by_ref 131\n\
-         {RUNTIME};stallscope::servers::uring::always_ready;tokio::task::yield_now 42\n\
-         {RUNTIME};core::ptr::drop_in_place 20\n\
-         rdk:broker1;rd_kafka_broker_thread_main;rd_kafka_broker_serve;poll 2\n"
-    )
 }
 
 const ONSET_TICK: u64 = 244;
@@ -314,7 +321,6 @@ fn sq_state(seq: u64, fault: FaultRaw) -> State {
         cq_entries: 512,
         cq_head: taken - 140,
         cq_tail: taken - 140 + (seq % 6) as u32,
-        armed: vec![(13, 1), (22, 128)],
         ..RingState::default()
     };
     if seq >= ONSET_TICK {
@@ -328,7 +334,7 @@ fn sq_state(seq: u64, fault: FaultRaw) -> State {
         ring.sq_tail = taken + 64;
         ring.cq_head = taken - 140;
         ring.cq_tail = taken - 140;
-        ring.pending = (0..32).map(|n| (String::from("WRITE"), 12 + n)).collect();
+        ring.pending = Reading::Got((0..32).map(|n| (String::from("WRITE"), 12 + n)).collect());
     }
     state.ring = Some(ring);
     state
@@ -348,12 +354,24 @@ fn sq_verdict(confidence: Confidence, detected_ns: u64) -> Verdict {
              parking, and it submits only when it parks",
         ),
         evidence: vec![
-            figure("ring 9, entries not submitted", 64.0, "entries", since),
-            figure("ring 9, head of the submission queue", 1_804_152.0, "", since),
-            text("runtime thread 4242", "R, never in a system call", since),
-            figure("runtime thread 4242, CPU", 99.5, "% of one core", since),
-            figure("accept queue of 127.0.0.1:8080", 90.0, "connections", Some(ONSET_NS + 60 * MS)),
-            text("opcodes not submitted", "WRITE", None),
+            figure(Tier::RingMemory, "ring 9, entries not submitted", 64.0, "entries", since),
+            figure(
+                Tier::RingMemory,
+                "ring 9, head of the submission queue",
+                1_804_152.0,
+                "",
+                since,
+            ),
+            text(Tier::ThreadCalls, "runtime thread 4242", "R, never in a system call", since),
+            figure(Tier::Threads, "runtime thread 4242, CPU", 99.5, "% of one core", since),
+            figure(
+                Tier::Listeners,
+                "accept queue of 127.0.0.1:8080",
+                90.0,
+                "connections",
+                Some(ONSET_NS + 60 * MS),
+            ),
+            text(Tier::RingMemory, "opcodes not submitted", "WRITE", None),
         ],
         ruled_out: vec![
             ruled_out(Cause::ProcessStopped, "the runtime’s thread is running"),
@@ -362,6 +380,11 @@ fn sq_verdict(confidence: Confidence, detected_ns: u64) -> Verdict {
                 "the runtime’s thread is in no system call and its beat is fresh",
             ),
             ruled_out(Cause::FdExhausted, "190 of 1,024 fds are open"),
+        ],
+        rests_on: vec![Tier::Threads, Tier::ThreadCalls, Tier::Listeners, Tier::RingMemory],
+        missing: vec![
+            missing(Tier::FdCensus, "/proc/4242/fd: permission denied"),
+            missing(Tier::Pressure, "cpu.pressure: input/output error"),
         ],
         next: vec![
             String::from("Look for a task that is always ready: the stalled flamegraph names it"),
@@ -404,11 +427,13 @@ pub fn fd_exhausted_recovered() -> Incident {
             "All 1,024 file descriptors are open, so no connection can be accepted",
         ),
         evidence: vec![
-            figure("open fds", 1_024.0, "fds", Some(onset_ns)),
-            figure("limit", 1_024.0, "fds", None),
-            text("last error of accept", "EMFILE", Some(onset_ns)),
+            figure(Tier::Fds, "open fds", 1_024.0, "fds", Some(onset_ns)),
+            figure(Tier::Fds, "limit", 1_024.0, "fds", None),
+            text(Tier::Heartbeat, "last error of accept", "EMFILE", Some(onset_ns)),
         ],
         ruled_out: vec![ruled_out(Cause::SqNotFlushed, "the process has no ring")],
+        rests_on: vec![Tier::Fds, Tier::Heartbeat],
+        missing: Vec::new(),
         next: vec![
             String::from("Raise the soft limit: prlimit --pid 4242 --nofile=65536"),
             String::from("Close idle connections, and back off when accept fails with EMFILE"),
@@ -480,11 +505,14 @@ pub fn runtime_blocked() -> Incident {
                 "The runtime’s thread sleeps in clock_nanosleep instead of polling",
             ),
             evidence: vec![text(
+                Tier::ThreadCalls,
                 "runtime thread 4242 sleeps in",
                 "hrtimer_nanosleep",
                 Some(onset_ns),
             )],
             ruled_out: vec![ruled_out(Cause::FdExhausted, "188 of 1,024 fds are open")],
+            rests_on: vec![Tier::ThreadCalls],
+            missing: Vec::new(),
             next: vec![String::from("Move the blocking call to spawn_blocking")],
         }),
     ];
@@ -505,8 +533,16 @@ pub fn healthy() -> Incident {
         cause: Cause::HealthyBusy,
         confidence: Confidence::Likely,
         summary: String::from("Work arrives and is done"),
-        evidence: vec![figure("accept queue of 127.0.0.1:8080", 2.0, "connections", None)],
+        evidence: vec![figure(
+            Tier::Listeners,
+            "accept queue of 127.0.0.1:8080",
+            2.0,
+            "connections",
+            None,
+        )],
         ruled_out: Vec::new(),
+        rests_on: vec![Tier::Listeners],
+        missing: vec![missing(Tier::Heartbeat, "the process keeps no heartbeat page")],
         next: Vec::new(),
     })];
     incident
@@ -534,6 +570,8 @@ pub fn unknown() -> Incident {
             summary: String::from("Connections wait and none is accepted; no known cause fits"),
             evidence: Vec::new(),
             ruled_out: Vec::new(),
+            rests_on: Vec::new(),
+            missing: Vec::new(),
             next: vec![String::from("Run as the same user as the target to see its threads")],
         }),
     ];

@@ -1,15 +1,31 @@
-//! An `io_uring` from outside: `/proc/PID/fdinfo/FD` of its fd.
+//! An `io_uring` from outside: its memory, and `/proc/PID/fdinfo/FD` of its fd.
 //!
-//! The text comes from `io_uring_show_fdinfo` (`io_uring/fdinfo.c`). Since some version after 6.14
-//! (seen on 6.18) the kernel leaves the whole section out while the ring's lock is held: that read
-//! says nothing, and is [`Why::Locked`]. From 6.1 to 6.14 only some armed operations go missing
-//! then, without a sign, so a low count there is no proof. Reading takes that lock on 6.18 and
-//! formats every armed operation under it: a ring with thousands of them is not read often.
+//! | | memory ([`RingMemory`]) | fdinfo ([`read_fdinfo`]) |
+//! |---|---|---|
+//! | tells | heads, tails, flags, losses; entries not submitted; results, also once reaped | heads, tails; entries of both queues; operations in flight; SQPOLL |
+//! | costs | loads from memory | a text that grows with the operations in flight, made under the ring's lock |
+//! | needs | the right to trace the process, `pidfd_getfd(2)` (5.6) | the right to read its `/proc` |
+//! | keeps alive | the ring, while it is mapped | nothing |
+//!
+//! [`Rings`] puts the two together for one process: the memory at every tick, fdinfo seldom.
+//!
+//! The text of fdinfo comes from `io_uring_show_fdinfo` (`io_uring/fdinfo.c`). Since some version
+//! after 6.14 (seen on 6.18) the kernel leaves the whole section out while the ring's lock is held:
+//! that read says nothing, and is [`Why::Locked`]. From 6.1 to 6.14 only some armed operations go
+//! missing then, without a sign, so a low count there is no proof. Reading takes that lock on 6.18
+//! and formats every armed operation under it: a ring with thousands of them is not read often.
 
+mod follow;
+mod layout;
+mod memory;
+mod opcode;
 mod parse;
 
 use std::path::Path;
 
+pub use follow::{RingAccess, Rings};
+pub use layout::{Counters, EntrySizes, Layout, parse_memory};
+pub use memory::RingMemory;
 pub use parse::{Parsed, parse};
 
 use crate::fds::{Kind, parse_link};

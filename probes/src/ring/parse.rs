@@ -1,10 +1,11 @@
 //! From the text of a ring's fdinfo to its counters. Pure.
 
+use super::layout::{CQE_TAKES_TWO, EntrySizes};
 use crate::reading::{Reading, Why};
 use crate::sample::{ArmedRaw, PENDING_OPS_MAX, RingState};
 
 /// Different errnos kept of failed completions.
-const ERRNOS_MAX: usize = 64;
+pub(super) const ERRNOS_MAX: usize = 64;
 
 /// Parses the fdinfo of a ring, of any kernel from 5.10 to 6.18.
 ///
@@ -25,6 +26,8 @@ pub struct Parsed {
     pub state: RingState,
     /// The operations in flight; its time is for the caller to fill in.
     pub armed: ArmedRaw,
+    /// How long the entries are, where one was listed: longer ones have more fields.
+    pub sizes: EntrySizes,
 }
 
 /// Which list the indented lines belong to.
@@ -57,6 +60,7 @@ struct Scan {
     armed: ArmedRaw,
     pending: Vec<(String, i32)>,
     failed: Vec<(i32, u32)>,
+    sizes: EntrySizes,
     /// Keys no version up to 6.18 prints: tests fail on them, so that new kernels announce
     /// themselves.
     #[cfg(test)]
@@ -139,6 +143,7 @@ impl Scan {
 
     /// `   23: opcode:ACCEPT, fd:3, flags:0, …`
     fn submission(&mut self, line: &str) {
+        keep(&mut self.sizes.sqe_bytes, Some(if line.contains(", e0:") { 128 } else { 64 }));
         if self.pending.len() < PENDING_OPS_MAX
             && let Some(opcode) = field(line, "opcode:")
             && let Some(fd) = field(line, " fd:").and_then(|fd| fd.parse().ok())
@@ -148,7 +153,14 @@ impl Scan {
     }
 
     /// `    0: user_data:7, res:-24, flag:0`
+    ///
+    /// A large one has `extra1`; in a ring of mixed entries (6.18) it also has the flag that it
+    /// takes two slots, and then the slots are of the plain size.
     fn completion(&mut self, line: &str) {
+        let flags = field(line, " flag:").and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        let is_large = line.contains(", extra1:");
+        let is_mixed = flags.is_some_and(|flags| flags & CQE_TAKES_TWO != 0);
+        keep(&mut self.sizes.cqe_bytes, Some(if is_large && !is_mixed { 32 } else { 16 }));
         let result = field(line, " res:").and_then(|res| res.parse::<i32>().ok());
         if let Some(errno) = result.filter(|res| *res < 0).and_then(i32::checked_neg) {
             count(&mut self.failed, errno, ERRNOS_MAX);
@@ -185,7 +197,7 @@ impl Scan {
             failed: Reading::Got(self.failed),
             recent: Reading::absent(Why::Unsupported, "fdinfo shows no completions once reaped"),
         };
-        Reading::Got(Parsed { state, armed: self.armed })
+        Reading::Got(Parsed { state, armed: self.armed, sizes: self.sizes })
     }
 
     fn explain(&self) -> Reading<Parsed> {
@@ -227,7 +239,7 @@ fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Counts `key`; at most `max` different keys.
-fn count<K: PartialEq>(counts: &mut Vec<(K, u32)>, key: K, max: usize) {
+pub(super) fn count<K: PartialEq>(counts: &mut Vec<(K, u32)>, key: K, max: usize) {
     if let Some((_, seen)) = counts.iter_mut().find(|(known, _)| *known == key) {
         *seen = seen.saturating_add(1);
     } else if counts.len() < max {
@@ -297,7 +309,7 @@ mod tests {
 
     #[test]
     fn completions_beyond_the_queue() {
-        let Parsed { state: full, armed } = parsed(fixture!("ring-6.18-overflow"));
+        let Parsed { state: full, armed, .. } = parsed(fixture!("ring-6.18-overflow"));
         assert_eq!((full.cq_entries, full.cq_pending(), armed.overflow), (16, 16, 24));
         assert!(full.overflowing);
         assert_eq!(full.failed, Reading::Got(Vec::new()));
@@ -305,21 +317,22 @@ mod tests {
 
     #[test]
     fn accepts_that_found_no_fd() {
-        let Parsed { state: starved, armed } = parsed(fixture!("ring-6.18-emfile"));
+        let Parsed { state: starved, armed, sizes } = parsed(fixture!("ring-6.18-emfile"));
         assert_eq!(starved.failed, Reading::Got(vec![(9, 1), (24, 5)]));
         assert_eq!((starved.cq_pending(), armed.of(13)), (7, 0));
+        assert_eq!(sizes, EntrySizes { cqe_bytes: Some(16), sqe_bytes: None });
     }
 
     #[test]
     fn a_polling_thread_and_registered_files() {
-        let Parsed { state: polled, armed } = parsed(fixture!("ring-6.18-sqpoll"));
+        let Parsed { state: polled, armed, .. } = parsed(fixture!("ring-6.18-sqpoll"));
         assert_eq!(polled.sqpoll, Some(true));
         assert_eq!(armed.operations, []);
     }
 
     #[test]
     fn other_kernels() {
-        let Parsed { state: v61, armed } = parsed(fixture!("ring-6.1-constructed"));
+        let Parsed { state: v61, armed, .. } = parsed(fixture!("ring-6.1-constructed"));
         assert_eq!((v61.sq_pending(), v61.cq_pending(), armed.overflow), (2, 3, 1));
         let pending = vec![("ACCEPT".to_owned(), 5), ("SENDMSG".to_owned(), 9)];
         assert_eq!(v61.pending, Reading::Got(pending));
@@ -332,6 +345,35 @@ mod tests {
         assert_eq!(v614.armed.of(13), 1);
         let v515 = known(fixture!("ring-5.15-constructed"));
         assert_eq!(v515.absence().unwrap().why, Why::Unsupported);
+    }
+
+    #[test]
+    fn longer_entries_have_more_fields() {
+        let cases = [
+            ("user_data:2, res:-104, flag:0", Some(16), ""),
+            ("user_data:2, res:-104, flag:0, extra1:0, extra2:0", Some(32), ""),
+            ("user_data:2, res:1, flag:8000, extra1:0, extra2:0", Some(16), ""),
+            ("", None, "opcode:READ, fd:5, flags:0, user_data:3"),
+            ("", None, "opcode:URING_CMD, fd:5, flags:0, user_data:3, e0:0x0, e1:0x0"),
+        ];
+        for (completion, cqe_bytes, submission) in cases {
+            let mut text = String::from_utf8(fixture!("ring-6.18-idle").to_vec()).unwrap();
+            let list = |name: &str, entry: &str| {
+                if entry.is_empty() {
+                    String::new()
+                } else {
+                    format!("{name}:\t1\n    0: {entry}\n")
+                }
+            };
+            text.push_str(&(list("SQEs", submission) + &list("CQEs", completion)));
+            let sqe_bytes = match submission {
+                "" => None,
+                long if long.contains("e0") => Some(128),
+                _ => Some(64),
+            };
+            let sizes = parsed(text.as_bytes()).sizes;
+            assert_eq!(sizes, EntrySizes { cqe_bytes, sqe_bytes }, "{completion}{submission}");
+        }
     }
 
     #[test]

@@ -10,8 +10,9 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
 use super::netns::Namespace;
-use super::wire::{self, Family, Message, Request, Socket, TcpState, Which};
-use super::{Connection, Dump};
+use super::tally::{CensusCount, ServedCount, Take};
+use super::wire::{self, Exact, Family, Message, Request, Socket, TcpState, Which};
+use super::{Alive, Census, Wanted, filter};
 use crate::reading::{Absence, Reading, Why};
 use crate::sample::{Holder, ListenerRaw};
 
@@ -84,12 +85,6 @@ impl DumpError {
     }
 }
 
-/// Whether to go on with a dump.
-enum Take {
-    More,
-    Enough,
-}
-
 impl Diag {
     /// Opens a socket in the network namespace of process `pid`. It can be used from anywhere
     /// afterwards.
@@ -111,7 +106,7 @@ impl Diag {
     /// Every listening TCP socket of the namespace (at most [`LISTENERS_DUMPED_MAX`]), its holder
     /// [`Holder::Unknown`].
     pub fn listeners(&self) -> Reading<Vec<ListenerRaw>> {
-        self.dump(Which::Listening, Vec::new, |found: &mut Vec<ListenerRaw>, socket| {
+        self.dump(Which::Listening, &[], Vec::new, |found: &mut Vec<ListenerRaw>, socket| {
             if found.len() == LISTENERS_DUMPED_MAX {
                 return Take::Enough;
             }
@@ -129,81 +124,83 @@ impl Diag {
         })
     }
 
-    /// Every other TCP socket of the namespace (at most [`DUMP_MAX`]) that has a served port or a
-    /// port of the ephemeral range, in one pass over each IP version.
-    pub fn connections(&self, served_ports: &[u16], range: (u16, u16)) -> Reading<Dump> {
-        let is_kept = |port| served_ports.contains(&port) || (range.0..=range.1).contains(&port);
-        self.others(Which::Others, is_kept)
+    /// Counts every other TCP socket of the namespace that has a served port or a port of the
+    /// ephemeral range, in one pass. The kernel sends no others.
+    pub fn connections(&self, wanted: &Wanted<'_>) -> Reading<Census> {
+        let filter = filter::local_ports(wanted.served_ports, &[wanted.range]);
+        let empty = || CensusCount::new(wanted);
+        self.dump(Which::Others, &filter, empty, CensusCount::take).map(CensusCount::finish)
     }
 
-    /// The connections to served ports that are not in TIME_WAIT: what changes while a server
-    /// works, without the tens of thousands of sockets that only wait to be forgotten.
-    pub fn connections_alive(&self, served_ports: &[u16]) -> Reading<Dump> {
-        self.others(Which::OthersAlive, |port| served_ports.contains(&port))
+    /// Counts the connections to served ports that are not in TIME_WAIT: what changes while a
+    /// server works, without their other ends on this machine and the tens of thousands of sockets
+    /// that only wait to be forgotten. Of `wanted` the range and the own inodes do not matter.
+    pub fn connections_alive(&self, wanted: &Wanted<'_>) -> Reading<Alive> {
+        let empty = || ServedCount::new(wanted);
+        if wanted.served_ports.is_empty() {
+            return Reading::Got(empty().finish());
+        }
+        let filter = filter::local_ports(wanted.served_ports, &[]);
+        self.dump(Which::OthersAlive, &filter, empty, ServedCount::take).map(ServedCount::finish)
     }
 
-    fn others(&self, which: Which, is_kept: impl Fn(u16) -> bool) -> Reading<Dump> {
-        self.dump(which, Dump::default, |dump: &mut Dump, socket| {
-            if dump.total as usize == DUMP_MAX {
-                dump.truncated = true;
-                return Take::Enough;
-            }
-            dump.total += 1;
-            if is_kept(socket.local.port()) {
-                dump.connections.extend(Connection::from_socket(socket));
-            }
-            Take::More
-        })
+    /// Each connection as it is now, with its `tcp_info`; `None` for one that is no more.
+    pub(super) fn exact(&self, wanted: &[Exact]) -> Reading<Vec<Option<Socket>>> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let found: Result<_, DumpError> =
+            wanted.iter().map(|one| session.ask_one(&self.namespace, *one)).collect();
+        reading(found)
     }
 
     fn dump<T>(
         &self,
         which: Which,
+        filter: &[u8],
         empty: impl Fn() -> T,
         mut take: impl FnMut(&mut T, &Socket) -> Take,
     ) -> Reading<T> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let mut result = Err(DumpError::Interrupted);
+        // Listeners have a small table of their own. That of the connections has hundreds of
+        // thousands of buckets: one walk instead of two is half the cost of a small dump.
+        let one_by_one: &[Family] = &[Family::V4, Family::V6];
+        let mut families: &[Family] =
+            if which == Which::Listening { one_by_one } else { &[Family::Both] };
         for _ in 0..ATTEMPTS_MAX {
             let mut found = empty();
+            let mut take = |socket: &Socket| take(&mut found, socket);
             result = session
-                .dump_both(&self.namespace, which, &mut |socket| take(&mut found, socket))
+                .dump_each(&self.namespace, families, which, filter, &mut take)
                 .map(|()| found);
-            if !matches!(result, Err(DumpError::Interrupted)) {
-                break;
+            match result {
+                Err(DumpError::Interrupted) => {}
+                // Whatever answers for the kernel may not know the older request.
+                Err(DumpError::Refused(_) | DumpError::NoDiag) if families != one_by_one => {
+                    families = one_by_one;
+                }
+                _ => break,
             }
         }
-        result.map_or_else(|error| Reading::absent(error.why(), error.to_string()), Reading::Got)
+        reading(result)
     }
 }
 
-impl Connection {
-    pub(super) fn from_socket(socket: &Socket) -> Option<Self> {
-        let remote_ip = match socket.remote.ip() {
-            std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            std::net::IpAddr::V6(ip) => ip,
-        };
-        Some(Self {
-            state: socket.state?,
-            local_port: socket.local.port(),
-            remote_port: socket.remote.port(),
-            remote_ip: remote_ip.octets(),
-            inode: socket.inode,
-            unread: socket.received,
-            unsent: socket.sent,
-        })
-    }
+fn reading<T>(result: Result<T, DumpError>) -> Reading<T> {
+    result.map_or_else(|error| Reading::absent(error.why(), error.to_string()), Reading::Got)
 }
 
 impl Session {
-    fn dump_both(
+    fn dump_each(
         &mut self,
         namespace: &Namespace,
+        families: &[Family],
         which: Which,
+        filter: &[u8],
         take: &mut dyn FnMut(&Socket) -> Take,
     ) -> Result<(), DumpError> {
-        for family in [Family::V4, Family::V6] {
-            if let Take::Enough = self.dump_one(namespace, Request { family, which }, take)? {
+        for family in families {
+            let request = Request { family: *family, which };
+            if let Take::Enough = self.dump_one(namespace, request, filter, take)? {
                 break;
             }
         }
@@ -214,18 +211,12 @@ impl Session {
         &mut self,
         namespace: &Namespace,
         request: Request,
+        filter: &[u8],
         take: &mut dyn FnMut(&Socket) -> Take,
     ) -> Result<Take, DumpError> {
         // Out of `self` until the dump has ended well.
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => match open_socket(namespace) {
-                Reading::Got(socket) => socket,
-                Reading::Absent(absence) => return Err(DumpError::NoSocket(absence)),
-            },
-        };
-        self.seq = self.seq.wrapping_add(1);
-        send(&socket, &request.encode(self.seq))?;
+        let socket = self.take_socket(namespace)?;
+        send(&socket, &request.encode(self.seq, filter))?;
         let mut interrupted = false;
         loop {
             let bytes = receive(&socket, &mut self.buffer)?;
@@ -257,9 +248,45 @@ impl Session {
             }
         }
     }
+
+    fn ask_one(&mut self, namespace: &Namespace, one: Exact) -> Result<Option<Socket>, DumpError> {
+        // Out of `self` until its answer was read: no other message follows.
+        let socket = self.take_socket(namespace)?;
+        send(&socket, &one.encode(self.seq))?;
+        loop {
+            let bytes = receive(&socket, &mut self.buffer)?;
+            for numbered in wire::messages(bytes) {
+                let numbered = numbered?;
+                if numbered.seq != self.seq {
+                    continue;
+                }
+                let answer = match numbered.message {
+                    Message::Socket(described) => Some(described),
+                    // Of a single connection: there is none (`inet_diag_find_one_icsk`).
+                    Message::Error(errno) if errno == Errno::NOENT.raw_os_error() => None,
+                    Message::Error(errno) if errno != 0 => return Err(refusal(errno)),
+                    Message::Error(_) | Message::Done(_) | Message::Other => continue,
+                };
+                self.socket = Some(socket);
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The socket, and a number of its own for the next request.
+    fn take_socket(&mut self, namespace: &Namespace) -> Result<OwnedFd, DumpError> {
+        self.seq = self.seq.wrapping_add(1);
+        match self.socket.take() {
+            Some(socket) => Ok(socket),
+            None => match open_socket(namespace) {
+                Reading::Got(socket) => Ok(socket),
+                Reading::Absent(absence) => Err(DumpError::NoSocket(absence)),
+            },
+        }
+    }
 }
 
-/// ENOENT: no module answers for TCP (`sock_diag_lock_handler`, `net/core/sock_diag.c`, and
+/// Of a dump, ENOENT: no module answers for TCP (`sock_diag_lock_handler`, `net/core/sock_diag.c`, and
 /// `inet_diag_lock_handler`).
 fn refusal(errno: i32) -> DumpError {
     match Errno::from_raw_os_error(errno) {
@@ -333,6 +360,7 @@ mod tests {
         let diag = own();
         let cut = diag.dump(
             Which::Listening,
+            &[],
             || 0,
             |seen, _| {
                 *seen += 1;
@@ -352,6 +380,49 @@ mod tests {
         assert_eq!(cut.absence().unwrap().why, Why::Malformed, "{cut:?}");
         diag.session.lock().unwrap().buffer.resize(DATAGRAM_MAX_BYTES, 0);
         assert!(sees(&diag, &listener));
+    }
+
+    #[test]
+    fn a_filter_that_the_kernel_refuses_is_a_failure_and_not_an_empty_table() {
+        let _listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let diag = own();
+        let refused = diag.dump(Which::Others, &[99, 4, 4, 0], || (), |(), _| Take::More);
+        assert_eq!(refused.absence().unwrap().why, Why::Failed, "{refused:?}");
+        assert!(diag.connections(&Wanted::new(&[80], (1, 1))).got().is_some());
+    }
+
+    #[test]
+    fn both_families_in_one_walk_are_those_of_two() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let Ok(wide) = TcpListener::bind("[::]:0") else {
+            println!("did not run: no IPv6 here");
+            return;
+        };
+        let wide_client = std::net::TcpStream::connect((
+            std::net::Ipv6Addr::LOCALHOST,
+            wide.local_addr().unwrap().port(),
+        ));
+        let ports: Vec<u16> = [&listener, &wide].map(|it| it.local_addr().unwrap().port()).into();
+        let filter = filter::local_ports(&ports, &[]);
+        let diag = own();
+        let seen = |families: &[Family]| {
+            let mut seen = Vec::new();
+            let mut take = |socket: &Socket| {
+                seen.push(*socket);
+                Take::More
+            };
+            let mut session = diag.session.lock().unwrap();
+            session
+                .dump_each(&diag.namespace, families, Which::Others, &filter, &mut take)
+                .unwrap();
+            seen.sort_unstable_by_key(|socket| (socket.local, socket.remote));
+            seen
+        };
+        let both = seen(&[Family::Both]);
+        assert_eq!(both, seen(&[Family::V4, Family::V6]));
+        assert_eq!(both.len(), 1 + usize::from(wide_client.is_ok()));
+        drop(client);
     }
 
     #[test]
@@ -376,13 +447,42 @@ mod tests {
     }
 
     #[test]
-    fn only_ports_asked_for_are_kept_but_all_are_counted() {
+    fn the_kernel_sends_only_the_ports_asked_for_and_no_more_than_the_bound() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let dump = own().connections(&[port], (1, 1));
-        let dump = dump.got().unwrap();
-        assert_eq!(dump.connections.iter().map(|one| one.local_port).collect::<Vec<_>>(), [port]);
-        assert!(dump.total >= 2 && !dump.truncated);
+        let address = listener.local_addr().unwrap();
+        let clients = [0; 5].map(|_| std::net::TcpStream::connect(address).unwrap());
+        let seen = |ports: &[u16], ranges: &[(u16, u16)]| {
+            let filter = filter::local_ports(ports, ranges);
+            let seen = own().dump(Which::Others, &filter, Vec::new, |seen, socket| {
+                seen.push(socket.local.port());
+                Take::More
+            });
+            let mut seen = seen.got().unwrap().clone();
+            seen.sort_unstable();
+            seen
+        };
+        let port = address.port();
+        assert_eq!(seen(&[port], &[]), [port; 5]);
+        // A dozen clauses, the jump of each taken and not taken by the kernel itself.
+        let mut both: Vec<u16> = clients.iter().map(|it| it.local_addr().unwrap().port()).collect();
+        both.push(port);
+        let others: Vec<u16> = (1..7).collect();
+        let mut expected = both.clone();
+        expected.extend([port; 4]);
+        expected.sort_unstable();
+        assert_eq!(seen(&[both, others].concat(), &[(9, 9)]), expected);
+
+        let ports = [port];
+        let wanted = Wanted { sockets_max: 5, ..Wanted::new(&ports, (1, 1)) };
+        let whole = own().connections(&wanted);
+        assert!(!whole.got().unwrap().alive.truncated);
+        let wanted = Wanted { sockets_max: 4, ..wanted };
+        for alive in [
+            own().connections(&wanted).map(|census| census.alive),
+            own().connections_alive(&wanted),
+        ] {
+            let alive = alive.got().unwrap();
+            assert_eq!((alive.total, alive.truncated), (4, true));
+        }
     }
 }

@@ -1,54 +1,101 @@
 //! TCP sockets of a network namespace, through `NETLINK_SOCK_DIAG` (`sock_diag(7)`): the depth of
 //! accept queues, which `/proc/net/tcp` gives without their limit, and all connections in one
-//! dump.
+//! dump, of which the kernel sends only those asked for. [`procnet`] reads the text instead, for
+//! kernels that do not answer.
 //!
 //! A socket of one namespace answers for that namespace wherever it is used from, so a foreign
 //! one is entered once, by a short-lived thread that makes the socket there.
 
 mod diag;
+mod filter;
 mod netns;
+mod peers;
+pub mod procnet;
+mod tally;
 mod tracker;
 pub mod wire;
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 
 pub use diag::{DUMP_MAX, Diag, LISTENERS_DUMPED_MAX};
+pub use filter::FILTER_RANGES_MAX;
+pub use peers::Peers;
 pub use tracker::{TRACKED_PORTS_MAX, Tracker};
 pub use wire::TcpState;
 
 use crate::files;
 use crate::reading::{Reading, Why};
+use crate::sample::{PortsRaw, ServedRaw};
 use netns::Namespace;
 
-/// The non-listening sockets of a namespace that have to do with the served ports or the
-/// ephemeral range.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Dump {
-    /// Those sockets, in no order.
-    pub connections: Vec<Connection>,
-    /// All sockets seen, also those left out above.
-    pub total: u32,
-    /// Whether the dump was cut at [`DUMP_MAX`].
-    pub truncated: bool,
+/// What to count.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The ports that the target listens on.
+    pub served_ports: &'a [u16],
+    /// `ip_local_port_range`, both ends included.
+    pub range: (u16, u16),
+    /// The inodes of the target's sockets; without them its own connections are not found. Those
+    /// are found whose local port is in the range, as the kernel gave it, and not served.
+    pub own_inodes: Option<&'a BTreeSet<u64>>,
+    /// Sockets taken before the count is cut; at most [`DUMP_MAX`]. It bounds the work of one call,
+    /// here and in the kernel, which fills one datagram at a time; those that the filter leaves out
+    /// cost it a comparison and are not among them.
+    pub sockets_max: usize,
 }
 
-/// One TCP socket of a [`Dump`], kept small: there may be hundreds of thousands.
+impl<'a> Wanted<'a> {
+    /// As many sockets as there may be, and no one's own.
+    pub const fn new(served_ports: &'a [u16], range: (u16, u16)) -> Self {
+        Self { served_ports, range, own_inodes: None, sockets_max: DUMP_MAX }
+    }
+
+    fn takes(&self, local_port: u16) -> bool {
+        (self.range.0..=self.range.1).contains(&local_port)
+            || self.served_ports.contains(&local_port)
+    }
+}
+
+/// The connections to the served ports at one time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Alive {
+    /// By port, each port once. `accepted_seen` and `closed_seen` are the [`Tracker`]'s to fill.
+    served: Vec<ServedTally>,
+    /// Sockets seen.
+    total: u32,
+    /// Whether the count was cut at [`Wanted::sockets_max`].
+    truncated: bool,
+}
+
+/// The connections to one served port.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct ServedTally {
+    counts: ServedRaw,
+    /// Those with an inode; sorted when counting has ended.
+    inodes: Vec<u32>,
+}
+
+/// The non-listening sockets of a namespace that have to do with the served ports or the
+/// ephemeral range, counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Census {
+    /// The served ports, TIME_WAIT included.
+    alive: Alive,
+    ports: PortsRaw,
+    /// Connections that the target made (at most [`PEERS_MAX`](crate::sample::PEERS_MAX)).
+    outgoing: Vec<Outgoing>,
+}
+
+/// A connection that the target made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Connection {
-    /// Its state.
-    pub state: TcpState,
-    /// Its local port.
-    pub local_port: u16,
-    /// The port of the other side.
-    pub remote_port: u16,
-    /// The address of the other side; IPv4 as `::ffff:a.b.c.d`.
-    pub remote_ip: [u8; 16],
-    /// Its inode; 0 when no fd refers to it (not accepted yet, or closed by the application).
-    pub inode: u32,
-    /// Bytes received and not read.
-    pub unread: u32,
-    /// Bytes written and not acknowledged.
-    pub unsent: u32,
+struct Outgoing {
+    local: SocketAddr,
+    remote: SocketAddr,
+    interface: u32,
+    inode: u32,
+    unsent: u32,
 }
 
 /// The ephemeral ports of the namespace that process `pid` lives in, both ends included.

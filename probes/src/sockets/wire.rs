@@ -2,16 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::sample::PeerInfoRaw;
 pub use crate::sample::TcpState;
 
 /// Bytes of `struct nlmsghdr` (linux/netlink.h).
 const HEADER_BYTES: usize = 16;
-/// Bytes of `struct inet_diag_req_v2` (`linux/inet_diag.h`).
-const REQUEST_BYTES: usize = 56;
 /// Bytes of `struct inet_diag_msg`, which attributes may follow.
 const SOCKET_BYTES: usize = 72;
 
+/// Bytes of `struct nlattr`: length and kind.
+const ATTRIBUTE_BYTES: usize = 4;
+
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const TCPDIAG_GETSOCK: u16 = 18;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x01;
@@ -20,7 +23,12 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
+/// The attribute of a request that holds a filter.
+const INET_DIAG_REQ_BYTECODE: u16 = 1;
+const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SKMEMINFO: u16 = 7;
+/// Both halves of `INET_DIAG_NOCOOKIE`: any socket with these addresses will do.
+const NO_COOKIE: [u8; 8] = [0xff; 8];
 /// Index of the drops in `INET_DIAG_SKMEMINFO` (`SK_MEMINFO_DROPS`, `linux/sock_diag.h`).
 const SK_MEMINFO_DROPS: usize = 8;
 
@@ -31,6 +39,9 @@ pub enum Family {
     V4,
     /// `AF_INET6`, which holds the IPv4 connections of a dual-stack listener too.
     V6,
+    /// Both in one walk of the table. Only the older request `TCPDIAG_GETSOCK`, which has no room
+    /// for a family, gives that (`inet_diag_dump_compat`, `net/ipv4/inet_diag.c`).
+    Both,
 }
 
 /// What to dump.
@@ -54,9 +65,9 @@ pub enum Which {
 }
 
 impl Request {
-    /// The message that asks for this, numbered `seq`.
-    pub fn encode(self, seq: u32) -> [u8; HEADER_BYTES + REQUEST_BYTES] {
-        let mut message = [0; HEADER_BYTES + REQUEST_BYTES];
+    /// The message that asks for this, numbered `seq`; of the sockets, only those that pass
+    /// `filter` ([`filter::local_ports`](super::filter::local_ports); an empty one passes all).
+    pub fn encode(self, seq: u32, filter: &[u8]) -> Vec<u8> {
         let listen_bit = 1_u32 << TcpState::Listen as u8;
         let all_bits = (1_u32 << (TcpState::NewSynRecv as u8 + 1)) - 2;
         let states = match self.which {
@@ -64,21 +75,96 @@ impl Request {
             Which::Others => all_bits & !listen_bit,
             Which::OthersAlive => all_bits & !listen_bit & !(1_u32 << TcpState::TimeWait as u8),
         };
-        put(&mut message, 0, &((HEADER_BYTES + REQUEST_BYTES) as u32).to_ne_bytes());
-        put(&mut message, 4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-        put(&mut message, 6, &(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-        put(&mut message, 8, &seq.to_ne_bytes());
-        message[HEADER_BYTES] = match self.family {
-            Family::V4 => AF_INET,
-            Family::V6 => AF_INET6,
-        };
-        message[HEADER_BYTES + 1] = IPPROTO_TCP;
-        // Bit n - 1 asks for attribute n.
-        let listening = self.which == Which::Listening;
-        message[HEADER_BYTES + 2] = if listening { 1 << (INET_DIAG_SKMEMINFO - 1) } else { 0 };
-        put(&mut message, HEADER_BYTES + 4, &states.to_ne_bytes());
+        let attribute = if self.which == Which::Listening { INET_DIAG_SKMEMINFO } else { 0 };
+        let mut message = request(seq, NLM_F_DUMP, self.family, attribute, states, &[0; 48]);
+        if !filter.is_empty() {
+            // Far from wrapping: `FILTER_RANGES_MAX` bounds a filter.
+            let attribute_bytes = (ATTRIBUTE_BYTES + filter.len()) as u16;
+            message.extend_from_slice(&attribute_bytes.to_ne_bytes());
+            message.extend_from_slice(&INET_DIAG_REQ_BYTECODE.to_ne_bytes());
+            message.extend_from_slice(filter);
+            put_length(&mut message);
+        }
         message
     }
+}
+
+/// One connection, to be asked for by its addresses: no table is walked
+/// (`inet_diag_find_one_icsk`, `net/ipv4/inet_diag.c`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exact {
+    /// Its local address.
+    pub local: SocketAddr,
+    /// The address of the other side.
+    pub remote: SocketAddr,
+    /// The interface it is bound to; 0 for none.
+    pub interface: u32,
+}
+
+impl Exact {
+    /// The message that asks for this, with its `tcp_info`, numbered `seq`.
+    pub fn encode(self, seq: u32) -> Vec<u8> {
+        // IPv4 in an IPv6 socket is found by its IPv4 addresses: the lookup compares no family.
+        let family = match (self.local, self.remote) {
+            (SocketAddr::V4(_), SocketAddr::V4(_)) => Family::V4,
+            _ => Family::V6,
+        };
+        let mut id = [0; 48];
+        put(&mut id, 0, &self.local.port().to_be_bytes());
+        put(&mut id, 2, &self.remote.port().to_be_bytes());
+        for (at, address) in [(4, self.local), (20, self.remote)] {
+            match (family, address.ip()) {
+                (Family::V4, IpAddr::V4(ip)) => put(&mut id, at, &ip.octets()),
+                (_, IpAddr::V4(ip)) => put(&mut id, at, &ip.to_ipv6_mapped().octets()),
+                (_, IpAddr::V6(ip)) => put(&mut id, at, &ip.octets()),
+            }
+        }
+        put(&mut id, 36, &self.interface.to_ne_bytes());
+        put(&mut id, 40, &NO_COOKIE);
+        request(seq, 0, family, INET_DIAG_INFO, u32::MAX, &id)
+    }
+}
+
+/// A `struct nlmsghdr` and a `struct inet_diag_req_v2`, or for both families a
+/// `struct inet_diag_req`; `attribute` 0 asks for none.
+fn request(
+    seq: u32,
+    flags: u16,
+    family: Family,
+    attribute: u16,
+    states: u32,
+    id: &[u8; 48],
+) -> Vec<u8> {
+    // Bit n - 1 asks for attribute n.
+    let attributes = if attribute == 0 { 0 } else { 1 << (attribute - 1) };
+    let states = states.to_ne_bytes();
+    let mut message = vec![0; HEADER_BYTES];
+    put(&mut message, 6, &(NLM_F_REQUEST | flags).to_ne_bytes());
+    put(&mut message, 8, &seq.to_ne_bytes());
+    let kind = match family {
+        Family::V4 | Family::V6 => {
+            let family = if family == Family::V4 { AF_INET } else { AF_INET6 };
+            message.extend_from_slice(&[family, IPPROTO_TCP, attributes, 0]);
+            message.extend_from_slice(&states);
+            message.extend_from_slice(id);
+            SOCK_DIAG_BY_FAMILY
+        }
+        Family::Both => {
+            message.extend_from_slice(&[0, 0, 0, attributes]);
+            message.extend_from_slice(id);
+            message.extend_from_slice(&states);
+            message.extend_from_slice(&[0; 4]);
+            TCPDIAG_GETSOCK
+        }
+    };
+    put(&mut message, 4, &kind.to_ne_bytes());
+    put_length(&mut message);
+    message
+}
+
+fn put_length(message: &mut [u8]) {
+    let bytes = message.len() as u32;
+    put(message, 0, &bytes.to_ne_bytes());
 }
 
 fn put(message: &mut [u8], at: usize, bytes: &[u8]) {
@@ -100,8 +186,12 @@ pub struct Socket {
     pub sent: u32,
     /// Its inode; 0 when no fd refers to it.
     pub inode: u32,
+    /// The interface it is bound to; 0 for none.
+    pub interface: u32,
     /// Packets dropped at it, if asked for.
     pub drops: Option<u32>,
+    /// Its `tcp_info`, if asked for.
+    pub info: Option<PeerInfoRaw>,
 }
 
 /// One netlink message.
@@ -160,7 +250,7 @@ fn split_message(bytes: &[u8]) -> Option<(Numbered, &[u8])> {
     let seq = u32_at(bytes, 8)?;
     let payload = bytes.get(HEADER_BYTES..bytes_stated)?;
     let message = match kind {
-        SOCK_DIAG_BY_FAMILY => Message::Socket(socket(payload)?),
+        SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => Message::Socket(socket(payload)?),
         // Both begin with a negative errno (`struct nlmsgerr`; `netlink_dump_done`, af_netlink.c).
         NLMSG_ERROR => Message::Error(i32_at(payload, 0)?.checked_neg()?),
         NLMSG_DONE => Message::Done(i32_at(payload, 0)?.checked_neg()?),
@@ -184,27 +274,52 @@ fn socket(payload: &[u8]) -> Option<Socket> {
         };
         Some(SocketAddr::new(ip, port))
     };
-    Some(Socket {
+    let mut socket = Socket {
         state: TcpState::from_number(fixed[1]),
         local: address(8, 4)?,
         remote: address(24, 6)?,
         received: u32_at(fixed, 56)?,
         sent: u32_at(fixed, 60)?,
         inode: u32_at(fixed, 68)?,
-        drops: attribute(attributes, INET_DIAG_SKMEMINFO)
-            .and_then(|memory| u32_at(memory, SK_MEMINFO_DROPS * 4)),
+        interface: u32_at(fixed, 40)?,
+        drops: None,
+        info: None,
+    };
+    for (kind, payload) in Attributes(attributes) {
+        match kind {
+            INET_DIAG_SKMEMINFO => socket.drops = u32_at(payload, SK_MEMINFO_DROPS * 4),
+            INET_DIAG_INFO => socket.info = tcp_info(payload),
+            _ => {}
+        }
+    }
+    Some(socket)
+}
+
+/// `struct tcp_info` (`linux/tcp.h`), which later kernels only lengthen: all that is read here has
+/// been there since 2.6. `None` for a shorter one.
+pub fn tcp_info(bytes: &[u8]) -> Option<PeerInfoRaw> {
+    Some(PeerInfoRaw {
+        retransmits: *bytes.get(2)?,
+        unacked: u32_at(bytes, 24)?,
+        last_sent_ms: u32_at(bytes, 44)?,
+        last_received_ms: u32_at(bytes, 52)?,
+        rtt_us: u32_at(bytes, 68)?,
+        retransmitted: u32_at(bytes, 100)?,
     })
 }
 
-/// The payload of the first attribute of this kind (`struct nlattr`: length, kind, payload).
-fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let bytes_stated = usize::from(u16_at(bytes, 0)?);
-        let payload = bytes.get(4..bytes_stated)?;
-        if u16_at(bytes, 2)? == wanted {
-            return Some(payload);
-        }
-        bytes = bytes.get(aligned(bytes_stated)..)?;
+/// Attributes (`struct nlattr`: length, kind, payload), up to the first malformed one.
+struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes_stated = usize::from(u16_at(self.0, 0)?);
+        let payload = self.0.get(ATTRIBUTE_BYTES..bytes_stated)?;
+        let kind = u16_at(self.0, 2)?;
+        self.0 = self.0.get(aligned(bytes_stated)..).unwrap_or(&[]);
+        Some((kind, payload))
     }
 }
 
@@ -258,7 +373,9 @@ mod tests {
             received: 5,
             sent: 4,
             inode: 49_243,
+            interface: 0,
             drops: Some(8),
+            info: None,
         };
         assert_eq!(sockets(LISTEN_V4), [narrow]);
         let dual_stack = Socket {
@@ -335,21 +452,66 @@ mod tests {
 
     #[test]
     fn a_request_asks_for_what_it_says() {
-        let listening = Request { family: Family::V6, which: Which::Listening }.encode(7);
-        assert_eq!(u32_at(&listening, 0), Some(72));
+        let listening = Request { family: Family::V6, which: Which::Listening }.encode(7, &[]);
+        assert_eq!((u32_at(&listening, 0), u32_at(&listening, 8)), (Some(72), Some(7)));
         assert_eq!((listening[16], listening[17], listening[18]), (10, 6, 1 << 6));
-        assert_eq!(u32_at(&listening, 20), Some(1 << 10));
-        let others = Request { family: Family::V4, which: Which::Others }.encode(7);
-        assert_eq!((others[16], others[18]), (2, 0));
+        assert_eq!((u16_at(&listening, 6), u32_at(&listening, 20)), (Some(0x301), Some(1 << 10)));
+        let others = Request { family: Family::V4, which: Which::Others }.encode(7, &[]);
+        assert_eq!((others.len(), others[16], others[18]), (72, 2, 0));
         assert_eq!(u32_at(&others, 20), Some(0b1_1011_1111_1110));
-        let alive = Request { family: Family::V4, which: Which::OthersAlive }.encode(7);
+        let alive = Request { family: Family::V4, which: Which::OthersAlive }.encode(7, &[9; 8]);
         assert_eq!(u32_at(&alive, 20), Some(0b1_1011_1011_1110));
+        assert_eq!((u32_at(&alive, 0), alive.len()), (Some(84), 84));
+        assert_eq!((u16_at(&alive, 72), u16_at(&alive, 74)), (Some(12), Some(1)));
+        assert_eq!(alive[76..], [9; 8]);
+        let both = Request { family: Family::Both, which: Which::Others }.encode(7, &[9; 4]);
+        assert_eq!((u32_at(&both, 0), u16_at(&both, 4)), (Some(84), Some(18)));
+        assert_eq!((&both[16..20], u32_at(&both, 68)), (&[0; 4][..], Some(0b1_1011_1111_1110)));
+        assert_eq!((u16_at(&both, 76), &both[80..]), (Some(8), &[9; 4][..]));
+    }
+
+    #[test]
+    fn an_exact_request_names_both_ends() {
+        let exact = |local: &str, remote: &str| {
+            let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
+            Exact { local, remote, interface: 3 }.encode(7)
+        };
+        let narrow = exact("127.0.0.2:258", "127.0.0.1:772");
+        assert_eq!((narrow.len(), u16_at(&narrow, 6), narrow[16]), (72, Some(1), 2));
+        assert_eq!(narrow[18], 1 << 1, "with its tcp_info");
+        assert_eq!(narrow[24..28], [1, 2, 3, 4]);
+        assert_eq!((&narrow[28..32], &narrow[44..48]), (&[127, 0, 0, 2][..], &[127, 0, 0, 1][..]));
+        assert_eq!((u32_at(&narrow, 60), &narrow[64..]), (Some(3), &[0xff; 8][..]));
+        let wide = exact("[::1]:258", "[fe80::5]:772");
+        assert_eq!((wide[16], wide[43], wide[44], wide[59]), (10, 1, 0xfe, 5));
+        let mixed = exact("127.0.0.1:1", "[::1]:2");
+        assert_eq!((mixed[16], &mixed[38..44]), (10, &[0xff, 0xff, 127, 0, 0, 1][..]));
+    }
+
+    #[test]
+    fn tcp_info_of_older_and_newer_kernels() {
+        let mut bytes: Vec<u8> = (0..232).collect();
+        let word = |at: u8| u32::from_ne_bytes([at, at + 1, at + 2, at + 3]);
+        let expected = PeerInfoRaw {
+            retransmits: 2,
+            unacked: word(24),
+            last_sent_ms: word(44),
+            last_received_ms: word(52),
+            rtt_us: word(68),
+            retransmitted: word(100),
+        };
+        for bytes_long in [232, 192, 104] {
+            bytes.truncate(bytes_long);
+            assert_eq!(tcp_info(&bytes), Some(expected), "{bytes_long}");
+        }
+        assert_eq!(tcp_info(&bytes[..103]), None);
     }
 
     proptest! {
         #[test]
         fn parsing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             messages(&bytes).for_each(drop);
+            tcp_info(&bytes);
         }
 
         #[test]

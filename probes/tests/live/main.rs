@@ -5,10 +5,15 @@
 mod child;
 mod fds;
 mod foreign;
+mod peers;
 mod rights;
+mod ring_life;
+mod ring_memory;
 mod rings;
 mod sockets;
+mod ss;
 mod threads;
+mod watch;
 
 use std::path::Path;
 use std::time::Duration;

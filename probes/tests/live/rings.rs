@@ -7,19 +7,19 @@ use stallscope_probes::{Reading, fds, ring};
 
 use crate::{got, own_pid, proc_root, until};
 
-fn push(ring: &mut IoUring, entry: &squeue::Entry) {
+pub fn push(ring: &mut IoUring, entry: &squeue::Entry) {
     // SAFETY: no entry of these tests refers to memory.
     unsafe { ring.submission().push(entry) }.unwrap();
 }
 
-fn seen(ring: &IoUring) -> Parsed {
+pub fn seen(ring: &impl AsRawFd) -> Parsed {
     let fd = ring.as_raw_fd();
     // A single read may find the ring locked.
     until("the ring's section", || ring::read_fdinfo(proc_root(), own_pid(), fd).got().cloned())
 }
 
 /// A ring, or none where the kernel forbids them (`io_uring_disabled`, seccomp).
-fn make(entries: u32) -> Option<IoUring> {
+pub fn make(entries: u32) -> Option<IoUring> {
     IoUring::new(entries).inspect_err(|error| println!("did not run: no io_uring: {error}")).ok()
 }
 

@@ -2,13 +2,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 
 use stallscope_probes::sample::{Holder, ListenerRaw, ServedRaw, SocketsRaw};
-use stallscope_probes::sockets::{Diag, Tracker, local_port_range};
-use stallscope_probes::{discover, netstat};
+use stallscope_probes::sockets::{Diag, Tracker, Wanted, local_port_range, procnet};
+use stallscope_probes::{discover, fds, netstat};
 
+use crate::child::{Child, say_and_wait};
+use crate::ss::ss;
 use crate::{got, own_pid, proc_root, until};
 
-fn inode_of(listener: &TcpListener) -> u32 {
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+pub fn inode_of(socket: &impl AsRawFd) -> u32 {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
     let link = link.to_str().unwrap();
     link.trim_start_matches("socket:[").trim_end_matches(']').parse().unwrap()
 }
@@ -50,8 +52,7 @@ impl Server {
 
     fn update(&mut self) -> SocketsRaw {
         let ports = [self.address.port()];
-        let dump = got(self.diag.connections(&ports, self.range));
-        self.tracker.update(&dump, &ports, self.range)
+        self.tracker.update(got(self.diag.connections(&Wanted::new(&ports, self.range))))
     }
 
     fn served(&mut self) -> ServedRaw {
@@ -74,7 +75,113 @@ fn the_accept_queue_is_as_deep_as_there_are_connections_not_accepted() {
     let address = server.address;
     until("7 queued", || (listener_at(&server.diag, address).queued == 7).then_some(()));
     let _accepted: Vec<_> = (0..3).map(|_| server.listener.accept().unwrap()).collect();
-    assert_eq!(listener_at(&server.diag, server.address).queued, 4);
+    let listener = listener_at(&server.diag, server.address);
+    assert_eq!(listener.queued, 4);
+    if let Some(rows) = ss(None, &["-ltn", &format!("src {}", server.address)]) {
+        assert_eq!((rows.len(), rows[0].state.as_str()), (1, "LISTEN"), "{rows:?}");
+        assert_eq!((rows[0].received, Some(rows[0].sent)), (listener.queued, listener.limit));
+    }
+    let text = got(procnet::listeners(proc_root(), own_pid()));
+    let expected = ListenerRaw { limit: None, drops: None, ..listener };
+    assert!(text.contains(&expected), "{text:?}");
+}
+
+#[test]
+fn time_wait_stays_with_the_served_port_when_the_server_closes_first() {
+    const CLOSED: u32 = 20;
+    let mut server = Server::start();
+    server.connect(5);
+    let _held: Vec<_> = (0..5).map(|_| server.listener.accept().unwrap()).collect();
+    for last in 1..=CLOSED as u8 {
+        // An address of its own for each: a port that is taken again would end a TIME_WAIT.
+        let client = connect_from([127, 0, 1, last], server.address);
+        drop(server.listener.accept().unwrap());
+        until_closed(client);
+    }
+    let served =
+        until("TIME_WAIT", || Some(server.served()).filter(|served| served.time_wait == CLOSED));
+    assert_eq!((served.accepted_open, served.queued), (5, 0));
+    if let Some(rows) = ss(None, &["-tan", "state", "time-wait", &of_port(server.address)]) {
+        assert_eq!(rows.len(), CLOSED as usize);
+    }
+
+    // The cheap look carries them on, and so does the text.
+    let ports = [server.address.port()];
+    let wanted = Wanted::new(&ports, server.range);
+    let before = server.update();
+    let alive = got(server.diag.connections_alive(&wanted));
+    let after = server.tracker.update_alive(alive, &before);
+    assert_eq!((&after.served, &after.ports), (&before.served, &before.ports));
+    let text = got(procnet::connections(proc_root(), own_pid(), &wanted));
+    let text = Tracker::default().update(text).served[0];
+    assert_eq!(text, not_counted(&before));
+    let text = got(procnet::connections_alive(proc_root(), own_pid(), &wanted));
+    assert_eq!(text, got(server.diag.connections_alive(&wanted)), "neither has TIME_WAIT");
+    assert_eq!(Tracker::default().update_alive(text, &after).served[0], not_counted(&after));
+}
+
+fn not_counted(raw: &SocketsRaw) -> ServedRaw {
+    ServedRaw { accepted_seen: 0, closed_seen: 0, ..raw.served[0] }
+}
+
+fn of_port(address: SocketAddr) -> String {
+    format!("sport = :{}", address.port())
+}
+
+/// A connection from this address of the loopback.
+pub fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let client = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&client, &SocketAddr::from((source, 0))).unwrap();
+    connect(&client, &to).unwrap();
+    client.into()
+}
+
+/// Waits until the other side has closed, then closes.
+pub fn until_closed(mut stream: TcpStream) {
+    use std::io::Read;
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+}
+
+fn listen_shared(address: SocketAddr) -> TcpListener {
+    use rustix::net::sockopt::set_socket_reuseport;
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+    let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    set_socket_reuseport(&listener, true).unwrap();
+    bind(&listener, &address).unwrap();
+    listen(&listener, 16).unwrap();
+    listener.into()
+}
+
+#[test]
+#[ignore = "run as a child by the test below"]
+fn child_that_shares_its_port() {
+    let listener = listen_shared("127.0.0.1:0".parse().unwrap());
+    say_and_wait(&listener.local_addr().unwrap().to_string());
+    drop(listener);
+}
+
+#[test]
+fn siblings_on_one_port_are_told_apart_by_who_holds_them() {
+    let mut child = Child::start("sockets::child_that_shares_its_port", None);
+    let address: SocketAddr = child.hears().parse().unwrap();
+    let own = listen_shared(address);
+    let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let diag = got(Diag::open(proc_root(), own_pid()));
+    let mut found = until("20 queued", || {
+        let mut found = got(diag.listeners());
+        found.retain(|listener| listener.local == address);
+        (found.iter().map(|one| one.queued).sum::<u32>() == 20).then_some(found)
+    });
+    found.sort_by_key(|listener| listener.inode != inode_of(&own));
+    assert_eq!(found.len(), 2, "{found:?}");
+    let holds = |pid, inode: u32| {
+        got(fds::census(proc_root(), pid)).socket_inodes.contains(&u64::from(inode))
+    };
+    assert_eq!(found[0].inode, inode_of(&own));
+    assert!(holds(own_pid(), found[0].inode) && !holds(own_pid(), found[1].inode));
+    assert!(holds(child.pid(), found[1].inode) && !holds(child.pid(), found[0].inode));
+    drop(clients);
 }
 
 #[test]
@@ -146,8 +253,7 @@ fn a_dual_stack_listener_serves_ipv4_connections() {
     let _accepted = listener.accept().unwrap();
     let diag = got(Diag::open(proc_root(), own_pid()));
     assert_eq!(listener_at(&diag, ([0_u16; 8], port).into()).queued, 0);
-    let dump = got(diag.connections(&[port], (1, 1)));
-    let raw = Tracker::default().update(&dump, &[port], (1, 1));
+    let raw = Tracker::default().update(got(diag.connections(&Wanted::new(&[port], (1, 1)))));
     assert_eq!((raw.served[0].accepted_open, raw.served[0].queued), (1, 0));
 }
 

@@ -81,13 +81,13 @@ fn absences(model: &Model) -> Vec<(String, Vec<String>)> {
     found.look("fds", &model.fds, |_, _| {});
     found.look("ports", &model.ports, |_, _| {});
     found.look("accept queues", &model.listeners, |found, listeners| {
-        for listener in listeners {
+        for listener in listeners.iter() {
             found.note("new drops of a listener", &listener.drops_new);
         }
     });
     found.look("connections", &model.served, |_, _| {});
     found.look("rings", &model.rings, |found, rings| {
-        for ring in rings {
+        for ring in rings.iter() {
             found.note("state of a ring", &ring.state);
             found.note("submissions of a ring", &ring.submissions_per_s);
             found.note("completions of a ring", &ring.completions_per_s);
@@ -102,7 +102,7 @@ fn absences(model: &Model) -> Vec<(String, Vec<String>)> {
         found.note("delivered events", &app.delivered_per_s);
     });
     found.look("threads", &model.threads, |found, threads| {
-        for thread in threads {
+        for thread in threads.iter() {
             found.note("cpu of a thread", &thread.cpu_ratio);
             found.note("run delay of a thread", &thread.delay_ratio);
             found.note("switches of a thread", &thread.switches_per_s);

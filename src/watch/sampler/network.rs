@@ -1,0 +1,285 @@
+//! The target's network namespace: listeners, connections, the target's own connections.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+
+use stallscope_probes::sample::{
+    Holder, LISTENERS_MAX, ListenerRaw, PeerRaw, ProbeId, SocketsRaw,
+};
+use stallscope_probes::sockets::{self, Diag, Peers, Tracker, Wanted, procnet};
+use stallscope_probes::{Probe, Reading, Why, fds};
+
+use super::costs::{Ask, Paces, timed};
+use crate::watch::session::Probes;
+
+/// Everything that is asked of the namespace.
+#[derive(Debug)]
+pub(super) struct Network {
+    proc_root: PathBuf,
+    pid: i32,
+    /// A port the user named: its listeners count even when fds cannot be listed.
+    port: Option<u16>,
+    from: Source,
+    range: Reading<(u16, u16)>,
+    tracker: Tracker,
+    followed: Peers,
+    /// Inodes of all the listeners of the namespace at the last look (as many as one dump gives).
+    seen: HashSet<u32>,
+    pub(super) listeners: Probe<Vec<ListenerRaw>>,
+    pub(super) sockets: Probe<SocketsRaw>,
+    pub(super) peers: Probe<Vec<PeerRaw>>,
+    /// When the last whole census began: in between there are those of the served ports alone.
+    whole_ns: u64,
+}
+
+#[derive(Debug)]
+enum Source {
+    Diag(Reading<Diag>),
+    /// `/proc/PID/net/tcp`.
+    Procfs,
+}
+
+/// On suspicion the served ports alone are looked at, but not for longer than this.
+const WHOLE_EVERY_NS: u64 = 2_000_000_000;
+
+impl Network {
+    pub(super) fn new(proc_root: &Path, pid: i32, port: Option<u16>, probes: Probes) -> Self {
+        Self {
+            from: match probes {
+                Probes::Auto => Source::Diag(Diag::open(proc_root, pid)),
+                Probes::Procfs => Source::Procfs,
+            },
+            range: sockets::local_port_range(proc_root, pid),
+            tracker: Tracker::default(),
+            followed: Peers::default(),
+            seen: HashSet::new(),
+            listeners: Probe::not_sampled("not read yet"),
+            sockets: Probe::not_sampled("not read yet"),
+            peers: Probe::not_sampled("not read yet"),
+            whole_ns: 0,
+            proc_root: proc_root.to_owned(),
+            pid,
+            port,
+        }
+    }
+
+    /// Lets go of the namespace: a socket in it would keep it alive after its last process.
+    pub(super) fn release(&mut self) {
+        if let Source::Diag(diag) = &mut self.from {
+            *diag = Reading::absent(Why::Gone, "the process has exited");
+        }
+    }
+
+    /// Whether the target lives in another network namespace.
+    pub(super) fn foreign(&self) -> bool {
+        match &self.from {
+            Source::Diag(diag) => diag.got().is_some_and(Diag::foreign),
+            Source::Procfs => false,
+        }
+    }
+
+    /// Reads the listeners; true when there is a new one in the namespace, whose fd the census may
+    /// not have seen.
+    pub(super) fn read_listeners(
+        &mut self,
+        census: &Reading<fds::Census>,
+        paces: &mut Paces,
+        ask: Ask<'_>,
+    ) -> bool {
+        if !paces.is_due(ProbeId::Listeners, ask) {
+            return false;
+        }
+        let mut has_new = false;
+        let (from, port, seen) = (&self.from, self.port, &mut self.seen);
+        let (proc_root, pid) = (&self.proc_root, self.pid);
+        let listeners = paces.read(ProbeId::Listeners, ask, || {
+            let all = match from {
+                Source::Diag(diag) => diag.as_ref().and_then(Diag::listeners),
+                Source::Procfs => procnet::listeners(proc_root, pid),
+            };
+            all.and_then(|all| {
+                has_new = all.iter().any(|listener| !seen.contains(&listener.inode));
+                if has_new || seen.len() != all.len() {
+                    *seen = all.iter().map(|listener| listener.inode).collect();
+                }
+                own_first(all, census, port)
+            })
+        });
+        self.listeners = listeners;
+        has_new
+    }
+
+    /// Reads connections and ephemeral ports when that is due; on suspicion the served ports alone,
+    /// which is cheaper.
+    pub(super) fn read_sockets(
+        &mut self,
+        census: &Reading<fds::Census>,
+        paces: &mut Paces,
+        ask: Ask<'_>,
+    ) {
+        if !paces.is_due(ProbeId::Connections, ask) {
+            return;
+        }
+        let range = match &self.range {
+            Reading::Got(range) => *range,
+            Reading::Absent(absence) => {
+                self.sockets.reading = Reading::Absent(absence.clone());
+                return;
+            }
+        };
+        let ports = self.served_ports();
+        let own_inodes = census.got().map(|census| &census.socket_inodes);
+        let wanted = Wanted { own_inodes, ..Wanted::new(&ports, range) };
+        let (proc_root, pid, from) = (&self.proc_root, self.pid, &self.from);
+        let (tracker, followed) = (&mut self.tracker, &mut self.followed);
+        let now_ns = crate::watch::now_ns();
+        let recent = now_ns.saturating_sub(self.whole_ns) < WHOLE_EVERY_NS;
+        let before = self.sockets.got().filter(|_| ask.suspicious && recent);
+        self.sockets = if let Some(before) = before {
+            paces.read(ProbeId::Connections, ask, || {
+                let alive = match from {
+                    Source::Diag(diag) => {
+                        diag.as_ref().and_then(|diag| diag.connections_alive(&wanted))
+                    }
+                    Source::Procfs => procnet::connections_alive(proc_root, pid, &wanted),
+                };
+                alive.map(|alive| tracker.update_alive(alive, before))
+            })
+        } else {
+            self.whole_ns = now_ns;
+            paces.read(ProbeId::Connections, ask, || {
+                let whole = match from {
+                    Source::Diag(diag) => diag.as_ref().and_then(|diag| diag.connections(&wanted)),
+                    Source::Procfs => procnet::connections(proc_root, pid, &wanted),
+                };
+                whole.map(|whole| {
+                    if wanted.own_inodes.is_some() {
+                        followed.found(&whole);
+                    }
+                    tracker.update(whole)
+                })
+            })
+        };
+    }
+
+    fn served_ports(&self) -> Vec<u16> {
+        let own = self.listeners.got().into_iter().flatten();
+        let ports: BTreeSet<u16> = own
+            .filter(|listener| listener.holder != Holder::Other)
+            .map(|listener| listener.local.port())
+            .collect();
+        ports.into_iter().collect()
+    }
+
+    /// Asks for each connection of the target's own making.
+    pub(super) fn read_peers(
+        &mut self,
+        census: &Reading<fds::Census>,
+        paces: &mut Paces,
+        ask: Ask<'_>,
+    ) {
+        if !paces.is_due(ProbeId::Peers, ask) {
+            return;
+        }
+        let (from, followed) = (&self.from, &mut self.followed);
+        if let Some(absence) = census.absence() {
+            self.peers = timed(|| Reading::Absent(absence.clone()));
+            return;
+        }
+        self.peers = match from {
+            Source::Diag(Reading::Got(diag)) => {
+                paces.read(ProbeId::Peers, ask, || followed.refresh(diag))
+            }
+            Source::Diag(Reading::Absent(absence)) => timed(|| Reading::Absent(absence.clone())),
+            Source::Procfs => Probe::not_sampled("only sock_diag tells the state of one connection"),
+        };
+    }
+}
+
+/// The target's listeners, and those of others on its ports.
+fn own_first(
+    mut all: Vec<ListenerRaw>,
+    census: &Reading<fds::Census>,
+    port: Option<u16>,
+) -> Reading<Vec<ListenerRaw>> {
+    let census = match (census, port) {
+        (Reading::Got(census), _) => census,
+        // Without a list of fds nobody knows whose they are: only a port that was named helps.
+        (Reading::Absent(_), Some(port)) => {
+            all.retain(|one| one.local.port() == port);
+            return Reading::Got(all);
+        }
+        (Reading::Absent(absence), None) => return Reading::Absent(absence.clone()),
+    };
+    for listener in &mut all {
+        let own = census.socket_inodes.contains(&u64::from(listener.inode));
+        listener.holder = if own { Holder::Target } else { Holder::Other };
+    }
+    let ports: BTreeSet<u16> = all
+        .iter()
+        .filter(|listener| listener.holder == Holder::Target)
+        .map(|listener| listener.local.port())
+        .chain(port)
+        .collect();
+    all.retain(|listener| ports.contains(&listener.local.port()));
+    all.sort_by_key(|listener| (listener.holder == Holder::Other, listener.local, listener.inode));
+    all.truncate(LISTENERS_MAX);
+    Reading::Got(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(port: u16, inode: u32) -> ListenerRaw {
+        ListenerRaw {
+            local: ([127, 0, 0, 1], port).into(),
+            inode,
+            queued: 0,
+            limit: Some(128),
+            drops: Some(0),
+            holder: Holder::Unknown,
+        }
+    }
+
+    fn census(inodes: &[u64]) -> Reading<fds::Census> {
+        let socket_inodes = inodes.iter().copied().collect();
+        Reading::Got(fds::Census { socket_inodes, ..fds::Census::default() })
+    }
+
+    fn kept(
+        all: &[(u16, u32)],
+        census: &Reading<fds::Census>,
+        port: Option<u16>,
+    ) -> Vec<(u32, Holder)> {
+        let all = all.iter().map(|(port, inode)| listener(*port, *inode)).collect();
+        let kept = own_first(all, census, port);
+        kept.got().unwrap().iter().map(|one| (one.inode, one.holder)).collect()
+    }
+
+    #[test]
+    fn siblings_on_the_same_port_are_kept_after_the_targets_own() {
+        let all = [(80, 1), (80, 2), (81, 3), (22, 4)];
+        let own = [(2, Holder::Target), (3, Holder::Target), (1, Holder::Other)];
+        assert_eq!(kept(&all, &census(&[2, 3, 99]), None), own);
+        assert_eq!(kept(&all, &census(&[]), None), []);
+        assert_eq!(kept(&all, &census(&[]), Some(22)), [(4, Holder::Other)]);
+    }
+
+    #[test]
+    fn without_a_census_only_a_named_port_helps() {
+        let hidden = Reading::absent(Why::NotPermitted, "no");
+        assert_eq!(kept(&[(80, 1), (81, 2)], &hidden, Some(81)), [(2, Holder::Unknown)]);
+        let none = own_first(vec![listener(80, 1)], &hidden, None);
+        assert_eq!(none.absence().unwrap().why, Why::NotPermitted);
+    }
+
+    #[test]
+    fn the_targets_own_are_kept_when_there_are_too_many() {
+        let many = LISTENERS_MAX as u32 + 10;
+        let all: Vec<(u16, u32)> = (0..many).map(|inode| (80, inode)).collect();
+        let last = u64::from(many) - 1;
+        let kept = kept(&all, &census(&[last]), None);
+        assert_eq!((kept.len(), kept[0]), (LISTENERS_MAX, (many - 1, Holder::Target)));
+    }
+}

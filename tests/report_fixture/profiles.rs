@@ -1,0 +1,45 @@
+//! CPU profiles of the made-up incidents.
+
+use stallscope::watch::event::ProfileWindow;
+
+use super::{BEGIN_NS, S};
+
+/// A window of two seconds.
+pub fn profile(begin_s: u64, folded: &str) -> ProfileWindow {
+    ProfileWindow {
+        begin_ns: BEGIN_NS + begin_s * S,
+        end_ns: BEGIN_NS + (begin_s + 2) * S,
+        hz: 99,
+        folded: folded.to_owned(),
+    }
+}
+
+const RUNTIME: &str = "tokio-uring;main;tokio_uring::start;tokio_uring::runtime::Runtime::block_on;\
+    tokio::runtime::current_thread::CurrentThread::block_on;tokio::task::local::LocalSet::tick";
+
+/// Where a serving runtime spends its time.
+pub fn serving() -> String {
+    [
+        (";stallscope::servers::http::serve;httparse::Request::parse", 21),
+        (";stallscope::servers::http::serve;stallscope::servers::sink::Sink::publish;\
+          rdkafka::producer::BaseProducer::send::h0f3a77c2be11d904;rd_kafka_producev", 34),
+        (";stallscope::servers::http::serve;tokio_uring::net::TcpStream::write;\
+          tokio_uring::driver::op::Op<T,CqeType>::submit_with", 18),
+        (";stallscope::servers::http::serve;<[u8; 4096] as core::clone::Clone>::clone", 4),
+        (";tokio::runtime::driver::Driver::park;mio::poll::Poll::poll;epoll_wait", 11),
+        (";tokio_uring::runtime::drive_uring_wakes;tokio_uring::driver::Driver::dispatch_completions", 16),
+    ]
+    .iter()
+    .map(|(tail, count)| format!("{RUNTIME}{tail} {count}\n"))
+    .chain([String::from("rdk:broker1;rd_kafka_broker_thread_main;rd_kafka_broker_serve;poll 9\n")])
+    .collect()
+}
+
+pub fn spinning() -> String {
+    format!(
+        "{RUNTIME};stallscope::servers::uring::always_ready;core::task::wake::Waker::wake_by_ref 131\n\
+         {RUNTIME};stallscope::servers::uring::always_ready;tokio::task::yield_now 42\n\
+         {RUNTIME};core::ptr::drop_in_place 20\n\
+         rdk:broker1;rd_kafka_broker_thread_main;rd_kafka_broker_serve;poll 2\n"
+    )
+}
