@@ -56,9 +56,16 @@ fn readings(value: &Value, at: &str, absent: &mut Vec<(String, Value)>) {
         Value::Object(fields) => {
             if let Some(absence) = fields.get("absent") {
                 assert_eq!(fields.len(), 1, "{at}: a value beside an absence: {value}");
-                for told in ["why", "detail"] {
+                // The coarse view over a probe names the class, and says in `why` what a reading
+                // says in `detail`.
+                let coarse = absence.get("class").is_some();
+                let told = if coarse { ["class", "why"] } else { ["why", "detail"] };
+                for told in told {
                     let text = absence[told].as_str();
                     assert!(text.is_some_and(|text| !text.is_empty()), "{at}: no {told}: {value}");
+                }
+                if coarse {
+                    return;
                 }
                 absent.push((at.to_owned(), absence.clone()));
                 return;
