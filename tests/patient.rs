@@ -223,7 +223,6 @@ fn the_death_of_the_watcher_changes_nothing() {
 
 /// Else the tests above would prove nothing of the maps: they are what could keep a ring alive.
 #[test]
-#[ignore = "rings are read through fdinfo as yet"]
 fn rings_are_watched_by_their_memory() {
     for mode in [&["ring-fixed-listener"][..], &["submit-error", "0"]] {
         let victim = Victim::start(mode);

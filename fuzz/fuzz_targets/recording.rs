@@ -7,6 +7,8 @@ use libfuzzer_sys::fuzz_target;
 use stallscope::watch::event::{Anchor, Environment, Target};
 use stallscope::watch::recording::{Header, Writer};
 use stallscope::watch::replay;
+use stallscope_probes::Reading;
+use stallscope_probes::sample::FdLimitRaw;
 
 /// The begin of a recording that passes for one, which chance would not find.
 static BEGIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -25,7 +27,7 @@ static BEGIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
         version: String::new(),
         interval_ms: 50,
         ticks_per_s: 100,
-        fd_limits: (None, None),
+        fd_limits: Reading::Got(FdLimitRaw { soft: None, hard: None }),
         limits: Vec::new(),
     };
     let mut bytes = Vec::new();

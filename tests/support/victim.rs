@@ -133,7 +133,8 @@ pub fn answered(client: &mut TcpStream) {
     assert_eq!(&answer, b"there?");
 }
 
-/// Whether nothing listens on the port: SO_REUSEADDR, which std sets, forgives all but a listener.
+/// Whether nothing listens on the port: `SO_REUSEADDR`, which std sets, forgives all but a
+/// listener.
 pub fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }

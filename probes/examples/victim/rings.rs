@@ -38,7 +38,11 @@ pub fn fixed_listener(closes: bool) -> Outcome {
     ring.submit()?;
     say(&format!("listening {port}"))?;
     loop {
-        ring.submit_and_wait(1)?;
+        // After a signal (SIGSTOP too) the kernel says EINTR, and there may be nothing yet.
+        match ring.submit_and_wait(1) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
         let Some(done) = ring.completion().next() else { continue };
         match done.user_data() {
             ACCEPTED if done.result() >= 0 => {
