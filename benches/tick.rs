@@ -72,7 +72,12 @@ fn ticks(criterion: &mut Criterion) {
         for (name, probes) in [("fast", Probes::Auto), ("procfs alone", Probes::Procfs)] {
             let mut sampler = Sampler::new(pid, start, None, probes);
             // The first look, and the census of the fds, are not what is measured.
-            while sampler.sample(&due(now_ns())).rings.got().is_none_or(|all| all.len() < rings.len()) {}
+            while sampler
+                .sample(&due(now_ns()))
+                .rings
+                .got()
+                .is_none_or(|all| all.len() < rings.len())
+            {}
             group.bench_function(BenchmarkId::new(name, connections), |bench| {
                 bench.iter(|| black_box(sampler.sample(&due(now_ns()))));
             });

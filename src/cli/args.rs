@@ -20,9 +20,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub fn budget_ppm(text: &str) -> Result<u32, String> {
     const PPM_PER_PERCENT: f64 = 10_000.0;
     let explain = || {
-        format!("'{text}' is no share of one core: write it like 1% or 0.5%, between 0.01% and 100%")
+        format!(
+            "'{text}' is no share of one core: write it like 1% or 0.5%, between 0.01% and 100%"
+        )
     };
-    let percent: f64 = text.strip_suffix('%').unwrap_or(text).trim().parse().map_err(|_| explain())?;
+    let percent: f64 =
+        text.strip_suffix('%').unwrap_or(text).trim().parse().map_err(|_| explain())?;
     if (0.01..=100.0).contains(&percent) {
         Ok((percent * PPM_PER_PERCENT).round() as u32)
     } else {

@@ -27,11 +27,8 @@ use crate::watch::target::Selection;
 
 /// The watcher's ordinary interval.
 /// With room for a build without optimisation, whose ticks cost ten times as much.
-const PACING: Pacing = Pacing {
-    interval: Duration::from_millis(50),
-    budget_ppm: 100_000,
-    probes: Probes::Auto,
-};
+const PACING: Pacing =
+    Pacing { interval: Duration::from_millis(50), budget_ppm: 100_000, probes: Probes::Auto };
 /// Well below the 256 entries of the submission queue, beyond which a stalled tokio-uring runtime
 /// would submit after all.
 const CONNECTIONS: u32 = 64;

@@ -27,11 +27,8 @@ pub struct Args {
 }
 
 /// A few seconds once: what matters is to be done in time.
-const PACING: Pacing = Pacing {
-    interval: Duration::from_millis(50),
-    budget_ppm: 200_000,
-    probes: Probes::Auto,
-};
+const PACING: Pacing =
+    Pacing { interval: Duration::from_millis(50), budget_ppm: 200_000, probes: Probes::Auto };
 /// Long enough for the slowest cause to show: an accept queue must wait for a second.
 const CALM_AFTER: Duration = Duration::from_millis(1_600);
 /// With something suspicious in sight, until this long after the start: the promise is 3 s, and

@@ -68,8 +68,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let stop = stop::on_signal().context("cannot install a signal handler")?;
-    let pacing =
-        Pacing { interval: args.interval, budget_ppm: args.budget, probes: args.probes };
+    let pacing = Pacing { interval: args.interval, budget_ppm: args.budget, probes: args.probes };
     let session = Session::attach(args.target.selection(), pacing)?;
     let mut recorder = match &args.record {
         Some(path) => Some(

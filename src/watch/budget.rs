@@ -67,7 +67,9 @@ impl Budget {
     pub fn interval_ns(&self, asked_ns: u64) -> u64 {
         let debt_ns = u64::try_from(self.savings_ns.saturating_neg()).unwrap_or(0);
         let afford_ns = self.time_for(self.tick_ns);
-        asked_ns.max(afford_ns.min(INTERVAL_MAX_NS)).max(self.time_for(debt_ns).min(INTERVAL_MAX_NS))
+        asked_ns
+            .max(afford_ns.min(INTERVAL_MAX_NS))
+            .max(self.time_for(debt_ns).min(INTERVAL_MAX_NS))
     }
 
     /// How long it takes to earn `cost_ns`.

@@ -1,5 +1,6 @@
 //! Asking the kernel: the netlink socket and its dumps.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 use super::netns::Namespace;
 use super::tally::{CensusCount, ServedCount, Take};
-use super::wire::{self, Exact, Family, Message, Request, Socket, TcpState, Which};
+use super::wire::{self, Detail, Exact, Family, Message, Request, Socket, TcpState, Which};
 use super::{Alive, Census, Wanted, filter};
 use crate::reading::{Absence, Reading, Why};
 use crate::sample::{Holder, ListenerRaw};
@@ -124,6 +125,34 @@ impl Diag {
         })
     }
 
+    /// These listeners as they are now, each asked for by its address: a few microseconds a
+    /// listener, where a dump goes through all 65,536 buckets of the listeners' table. `None` for
+    /// one that is not found in its place: it is closed, or shares its address with another one
+    /// (`SO_REUSEPORT`), of which the kernel gives any.
+    pub fn listeners_again(&self, known: &[ListenerRaw]) -> Reading<Vec<Option<ListenerRaw>>> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = |listener: &ListenerRaw| {
+            let nobody: IpAddr = match listener.local {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let remote = SocketAddr::new(nobody, 0);
+            let one = Exact { local: listener.local, remote, interface: 0 };
+            let socket = session.ask_one(&self.namespace, one, Detail::Drops)?;
+            let same = |socket: &Socket| {
+                socket.state == Some(TcpState::Listen) && socket.inode == listener.inode
+            };
+            Ok(socket.filter(same).map(|socket| ListenerRaw {
+                queued: socket.received,
+                limit: Some(socket.sent),
+                drops: socket.drops,
+                ..listener.clone()
+            }))
+        };
+        let found: Result<_, DumpError> = known.iter().map(again).collect();
+        reading(found)
+    }
+
     /// Counts every other TCP socket of the namespace that has a served port or a port of the
     /// ephemeral range, in one pass. The kernel sends no others.
     pub fn connections(&self, wanted: &Wanted<'_>) -> Reading<Census> {
@@ -148,7 +177,7 @@ impl Diag {
     pub(super) fn exact(&self, wanted: &[Exact]) -> Reading<Vec<Option<Socket>>> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let found: Result<_, DumpError> =
-            wanted.iter().map(|one| session.ask_one(&self.namespace, *one)).collect();
+            wanted.iter().map(|one| session.ask_one(&self.namespace, *one, Detail::Info)).collect();
         reading(found)
     }
 
@@ -249,10 +278,15 @@ impl Session {
         }
     }
 
-    fn ask_one(&mut self, namespace: &Namespace, one: Exact) -> Result<Option<Socket>, DumpError> {
+    fn ask_one(
+        &mut self,
+        namespace: &Namespace,
+        one: Exact,
+        detail: Detail,
+    ) -> Result<Option<Socket>, DumpError> {
         // Out of `self` until its answer was read: no other message follows.
         let socket = self.take_socket(namespace)?;
-        send(&socket, &one.encode(self.seq))?;
+        send(&socket, &one.encode(self.seq, detail))?;
         loop {
             let bytes = receive(&socket, &mut self.buffer)?;
             for numbered in wire::messages(bytes) {

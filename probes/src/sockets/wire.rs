@@ -89,8 +89,9 @@ impl Request {
     }
 }
 
-/// One connection, to be asked for by its addresses: no table is walked
-/// (`inet_diag_find_one_icsk`, `net/ipv4/inet_diag.c`).
+/// One socket, to be asked for by its addresses: no table is walked
+/// (`inet_diag_find_one_icsk`, `net/ipv4/inet_diag.c`). A listener has no other side: both its
+/// address and its port are 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exact {
     /// Its local address.
@@ -101,9 +102,18 @@ pub struct Exact {
     pub interface: u32,
 }
 
+/// What to tell of one socket beside its addresses and queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Its `tcp_info`.
+    Info,
+    /// What was dropped at it.
+    Drops,
+}
+
 impl Exact {
-    /// The message that asks for this, with its `tcp_info`, numbered `seq`.
-    pub fn encode(self, seq: u32) -> Vec<u8> {
+    /// The message that asks for this, numbered `seq`.
+    pub fn encode(self, seq: u32, detail: Detail) -> Vec<u8> {
         // IPv4 in an IPv6 socket is found by its IPv4 addresses: the lookup compares no family.
         let family = match (self.local, self.remote) {
             (SocketAddr::V4(_), SocketAddr::V4(_)) => Family::V4,
@@ -121,7 +131,11 @@ impl Exact {
         }
         put(&mut id, 36, &self.interface.to_ne_bytes());
         put(&mut id, 40, &NO_COOKIE);
-        request(seq, 0, family, INET_DIAG_INFO, u32::MAX, &id)
+        let attribute = match detail {
+            Detail::Info => INET_DIAG_INFO,
+            Detail::Drops => INET_DIAG_SKMEMINFO,
+        };
+        request(seq, 0, family, attribute, u32::MAX, &id)
     }
 }
 
@@ -474,7 +488,7 @@ mod tests {
     fn an_exact_request_names_both_ends() {
         let exact = |local: &str, remote: &str| {
             let (local, remote) = (local.parse().unwrap(), remote.parse().unwrap());
-            Exact { local, remote, interface: 3 }.encode(7)
+            Exact { local, remote, interface: 3 }.encode(7, Detail::Info)
         };
         let narrow = exact("127.0.0.2:258", "127.0.0.1:772");
         assert_eq!((narrow.len(), u16_at(&narrow, 6), narrow[16]), (72, Some(1), 2));

@@ -77,6 +77,8 @@ fn the_accept_queue_is_as_deep_as_there_are_connections_not_accepted() {
     let _accepted: Vec<_> = (0..3).map(|_| server.listener.accept().unwrap()).collect();
     let listener = listener_at(&server.diag, server.address);
     assert_eq!(listener.queued, 4);
+    let again = got(server.diag.listeners_again(std::slice::from_ref(&listener)));
+    assert_eq!(again, [Some(listener.clone())]);
     if let Some(rows) = ss(None, &["-ltn", &format!("src {}", server.address)]) {
         assert_eq!((rows.len(), rows[0].state.as_str()), (1, "LISTEN"), "{rows:?}");
         assert_eq!((rows[0].received, Some(rows[0].sent)), (listener.queued, listener.limit));
@@ -84,6 +86,27 @@ fn the_accept_queue_is_as_deep_as_there_are_connections_not_accepted() {
     let text = got(procnet::listeners(proc_root(), own_pid()));
     let expected = ListenerRaw { limit: None, drops: None, ..listener };
     assert!(text.contains(&expected), "{text:?}");
+}
+
+#[test]
+fn a_listener_is_found_again_by_its_address_unless_it_is_closed_or_not_alone() {
+    for at in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+        let listener = TcpListener::bind(at).unwrap();
+        let address = listener.local_addr().unwrap();
+        let diag = got(Diag::open(proc_root(), own_pid()));
+        let dumped = listener_at(&diag, address);
+        let loopback = if address.is_ipv4() { "127.0.0.1" } else { "::1" };
+        let client = TcpStream::connect((loopback, address.port())).unwrap();
+        let again = || got(diag.listeners_again(std::slice::from_ref(&dumped))).remove(0);
+        until("one queued", || again().filter(|listener| listener.queued == 1));
+        assert_eq!(again(), Some(ListenerRaw { queued: 1, ..dumped.clone() }), "{at}");
+
+        // What is in its place is another one.
+        drop((listener, client));
+        assert_eq!(again(), None, "{at}");
+        let _next = TcpListener::bind(address);
+        assert_eq!(again(), None, "{at}");
+    }
 }
 
 #[test]

@@ -68,8 +68,7 @@ impl FdCensus {
         let slice_ns = if hurry { SLICE_NOW_NS } else { SLICE_NS };
         let until_ns = thread_cpu_ns().saturating_add(slice_ns);
         let walk = &mut self.walk;
-        let (slice, cost_ns) =
-            costed(|| walk.advance(usize::MAX, || thread_cpu_ns() < until_ns));
+        let (slice, cost_ns) = costed(|| walk.advance(usize::MAX, || thread_cpu_ns() < until_ns));
         self.cost_ns = self.cost_ns.saturating_add(cost_ns);
         paces.pay(cost_ns);
         let census = match slice {

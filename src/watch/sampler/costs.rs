@@ -43,7 +43,8 @@ pub(super) struct Ask<'a> {
 
 impl Paces {
     pub(super) fn new() -> Self {
-        let paces = PACES.iter().map(|(probe, every_ns, share)| (*probe, Pace::new(*every_ns, *share)));
+        let paces =
+            PACES.iter().map(|(probe, every_ns, share)| (*probe, Pace::new(*every_ns, *share)));
         Self { paces: paces.collect(), dear_ns: 0 }
     }
 

@@ -302,9 +302,9 @@ impl Sampler {
         let watch = &mut self.threads_watch;
         let mut read = match self.probes {
             Probes::Auto => self.paces.read(ProbeId::Threads, ask, || watch.read(&asked)),
-            Probes::Procfs => self.paces.read(ProbeId::Threads, ask, || {
-                threads::read(&self.proc_root, self.pid, stacks)
-            }),
+            Probes::Procfs => self
+                .paces
+                .read(ProbeId::Threads, ask, || threads::read(&self.proc_root, self.pid, stacks)),
         };
         if due.suspicious && !stacks {
             keep_stacks(&mut read, &self.threads);

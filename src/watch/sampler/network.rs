@@ -3,9 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use stallscope_probes::sample::{
-    Holder, LISTENERS_MAX, ListenerRaw, PeerRaw, ProbeId, SocketsRaw,
-};
+use stallscope_probes::sample::{Holder, LISTENERS_MAX, ListenerRaw, PeerRaw, ProbeId, SocketsRaw};
 use stallscope_probes::sockets::{self, Diag, Peers, Tracker, Wanted, procnet};
 use stallscope_probes::{Probe, Reading, Why, fds};
 
@@ -30,6 +28,8 @@ pub(super) struct Network {
     pub(super) peers: Probe<Vec<PeerRaw>>,
     /// When the last whole census began: in between there are those of the served ports alone.
     whole_ns: u64,
+    /// When the listeners were last dumped: in between each is asked for by its address.
+    dumped_ns: u64,
 }
 
 #[derive(Debug)]
@@ -38,6 +38,11 @@ enum Source {
     /// `/proc/PID/net/tcp`.
     Procfs,
 }
+
+/// A new listener is seen within this time.
+const DUMP_EVERY_NS: u64 = 1_000_000_000;
+/// More listeners than this are cheaper to dump than to ask for one by one.
+const ASKED_ONE_BY_ONE_MAX: usize = 16;
 
 /// On suspicion the served ports alone are looked at, but not for longer than this.
 const WHOLE_EVERY_NS: u64 = 2_000_000_000;
@@ -57,6 +62,7 @@ impl Network {
             sockets: Probe::not_sampled("not read yet"),
             peers: Probe::not_sampled("not read yet"),
             whole_ns: 0,
+            dumped_ns: 0,
             proc_root: proc_root.to_owned(),
             pid,
             port,
@@ -89,6 +95,10 @@ impl Network {
         if !paces.is_due(ProbeId::Listeners, ask) {
             return false;
         }
+        if self.ask_listeners_again(paces, ask) {
+            return false;
+        }
+        self.dumped_ns = crate::watch::now_ns();
         let mut has_new = false;
         let (from, port, seen) = (&self.from, self.port, &mut self.seen);
         let (proc_root, pid) = (&self.proc_root, self.pid);
@@ -107,6 +117,30 @@ impl Network {
         });
         self.listeners = listeners;
         has_new
+    }
+
+    /// Asks for each known listener by its address; false when a dump is called for: the last one is
+    /// old, or some listener is closed or shares its address.
+    fn ask_listeners_again(&mut self, paces: &mut Paces, ask: Ask<'_>) -> bool {
+        let old = crate::watch::now_ns().saturating_sub(self.dumped_ns) >= DUMP_EVERY_NS;
+        let (Source::Diag(Reading::Got(diag)), Some(known)) = (&self.from, self.listeners.got())
+        else {
+            return false;
+        };
+        if old || known.is_empty() || known.len() > ASKED_ONE_BY_ONE_MAX {
+            return false;
+        }
+        let mut is_whole = false;
+        let again = paces.read(ProbeId::Listeners, ask, || {
+            diag.listeners_again(known).map(|again| {
+                is_whole = again.iter().all(Option::is_some);
+                again.into_iter().flatten().collect()
+            })
+        });
+        if is_whole {
+            self.listeners = again;
+        }
+        is_whole
     }
 
     /// Reads connections and ephemeral ports when that is due; on suspicion the served ports alone,
@@ -191,7 +225,9 @@ impl Network {
                 paces.read(ProbeId::Peers, ask, || followed.refresh(diag))
             }
             Source::Diag(Reading::Absent(absence)) => timed(|| Reading::Absent(absence.clone())),
-            Source::Procfs => Probe::not_sampled("only sock_diag tells the state of one connection"),
+            Source::Procfs => {
+                Probe::not_sampled("only sock_diag tells the state of one connection")
+            }
         };
     }
 }
