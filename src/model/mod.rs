@@ -23,7 +23,7 @@ pub use build::ModelBuilder;
 pub use peers::PeerModel;
 pub use resources::{CgroupModel, PressureModel, StallShare};
 use tiers::{Tier, TierModel, TierStatus};
-pub use watcher::WatcherModel;
+pub use watcher::{WatcherModel, probe_name};
 
 /// One tick, ready to be judged and drawn. Times are `CLOCK_MONOTONIC` ns.
 ///

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stallscope_probes::Reading;
-use stallscope_probes::sample::{ProbeCostRaw, WatcherRaw};
+use stallscope_probes::sample::{ProbeCostRaw, ProbeId, WatcherRaw};
 
 use super::base::Base;
 use super::build::{no_previous, restarted, share};
@@ -41,6 +41,21 @@ impl WatcherModel {
     /// Ticks a second; `None` before the first interval is known.
     pub fn ticks_per_s(&self) -> Option<f64> {
         (self.interval_ms > 0.0).then(|| 1e3 / self.interval_ms)
+    }
+}
+
+/// A probe by what it reads, in a few words.
+pub const fn probe_name(probe: ProbeId) -> &'static str {
+    match probe {
+        ProbeId::Fast => "process, fds, page, ring memory",
+        ProbeId::Listeners => "accept queues",
+        ProbeId::Threads => "threads",
+        ProbeId::FdCensus => "fd census",
+        ProbeId::Connections => "connections",
+        ProbeId::Peers => "outgoing connections",
+        ProbeId::RingFdinfo => "ring fdinfo",
+        ProbeId::Counters => "TCP counters",
+        ProbeId::Cgroup => "cgroup, pressure",
     }
 }
 
