@@ -161,6 +161,15 @@ impl TierStatus {
         }
     }
 
+    /// How the tiers of rings stand in a process that has none: no gap in what is seen.
+    pub fn no_ring() -> Self {
+        Self::Absent {
+            class: Why::Unsupported,
+            why: String::from("the process has no io_uring"),
+            permit: String::from("nothing: there is no ring to read"),
+        }
+    }
+
     /// Whether it is read.
     pub const fn is_active(&self) -> bool {
         matches!(self, Self::Active)
@@ -210,9 +219,6 @@ pub struct TierModel {
     /// How it stands.
     pub status: TierStatus,
 }
-
-/// What the process has not, so that its absence is no gap in what is seen.
-pub(super) const NO_RING: &str = "the process has no io_uring";
 
 /// Every tier, in order, as it stands in `sample`.
 pub(super) fn of(sample: &Sample) -> Vec<TierModel> {
@@ -269,11 +275,7 @@ fn of_rings(tier: Tier, reading: &Reading<Vec<RingRaw>>) -> TierStatus {
         (_, RingSource::Fdinfo(_)) => ring.armed.absence().and(ring.state.absence()).cloned(),
         (_, RingSource::Memory { .. }) => ring.armed.absence().cloned(),
     };
-    first_reason(tier, rings.iter().map(absence)).unwrap_or_else(|| TierStatus::Absent {
-        class: Why::Unsupported,
-        why: NO_RING.to_owned(),
-        permit: String::from("nothing: there is no ring to read"),
-    })
+    first_reason(tier, rings.iter().map(absence)).unwrap_or_else(TierStatus::no_ring)
 }
 
 /// Active when one of several has no reason not to be; else the first reason that is not a matter

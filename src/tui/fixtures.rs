@@ -279,10 +279,12 @@ pub fn fd_exhausted(seq: u64) -> Model {
         looked_at: 1_024,
         ..FdKindsRaw::default()
     });
-    model.tiers = tiers(&[
-        (Tier::RingMemory, Why::Unsupported, "the process has no io_uring"),
-        (Tier::RingFdinfo, Why::Unsupported, "the process has no io_uring"),
-    ]);
+    for tier in Arc::make_mut(&mut model.tiers) {
+        tier.status = match tier.tier {
+            Tier::RingMemory | Tier::RingFdinfo => TierStatus::no_ring(),
+            _ => TierStatus::Active,
+        };
+    }
     model.cgroup = Got(CgroupModel {
         throttled_ratio: Some(0.42),
         throttled_new: Some(7),

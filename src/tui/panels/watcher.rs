@@ -43,12 +43,15 @@ pub fn short(watcher: &WatcherModel) -> Vec<String> {
 
 /// All that is known of it, one sentence each.
 pub fn sentences(watcher: &WatcherModel) -> Vec<String> {
-    let mut said = vec![format!(
-        "CPU {} of a core (budget {:.1} %), of which the sampling thread {}",
-        cpu(&watcher.cpu_ratio),
-        watcher.budget_ratio * 100.0,
-        cpu(&watcher.sampling_cpu_ratio),
-    )];
+    let budget = if watcher.budget_ratio > 0.0 {
+        format!("budget {:.1} %", watcher.budget_ratio * 100.0)
+    } else {
+        String::from("no budget")
+    };
+    let all = cpu(&watcher.cpu_ratio);
+    let sampling = cpu(&watcher.sampling_cpu_ratio);
+    let mut said =
+        vec![format!("CPU {all} of a core ({budget}), of which the sampling thread {sampling}")];
     let memory = watcher.rss_bytes.map_or_else(|| String::from("absent"), units::bytes);
     let fds = watcher.open_fds.map_or_else(|| String::from("absent"), |fds| fds.to_string());
     said.push(format!("resident memory {memory}, open fds {fds}"));
