@@ -66,7 +66,9 @@ pub struct Model {
     pub pressure: Reading<PressureModel>,
     /// What watching costs.
     pub watcher: WatcherModel,
-    /// Which kinds of evidence there are, and why not the others.
+    /// Which kinds of evidence there are, and why not the others. In JSON they have a line of
+    /// their own, since they hardly ever change.
+    #[serde(skip)]
     pub tiers: Arc<[TierModel]>,
 }
 

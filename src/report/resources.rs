@@ -126,6 +126,7 @@ fn limits(facts: &Facts<'_>, model: &Model) -> Markup {
             dd {
                 @match (model.cgroup.got(), throttled) {
                     (None, _) => { (absent(&model.cgroup)) }
+                    (Some(now), None) if now.throttled_new.is_none() => { span.none { "not told" } }
                     (Some(_), None) => { "never: no period of enforcement went by" }
                     (Some(now), Some(most)) => {
                         @match now.throttled_ratio {

@@ -1,5 +1,6 @@
 //! Fixed models for the tests of the view.
 
+#[path = "fixtures_around.rs"]
 mod around;
 
 use std::sync::Arc;

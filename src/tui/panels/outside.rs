@@ -94,6 +94,9 @@ fn limits(cgroup: &CgroupModel, theme: Theme) -> (String, Style) {
     if cgroup.is_short_of_memory() {
         return (String::from("at its limit of memory"), theme.warn());
     }
+    if cgroup.throttled_new.is_none() {
+        return (String::from("throttling absent"), theme.dim());
+    }
     (String::from("not throttled"), theme.plain())
 }
 
