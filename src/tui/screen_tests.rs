@@ -81,7 +81,7 @@ fn slowed() -> App {
     watched(0..30, make, &[])
 }
 
-/// Counters of four digits, an overflow, and no rights to the ring's memory.
+/// The largest ring there can be, an overflow, and no rights to the ring's memory.
 fn large_ring() -> App {
     let make = |seq| {
         let mut model = fixtures::healthy(seq);
@@ -89,9 +89,10 @@ fn large_ring() -> App {
             let ring = &mut Arc::make_mut(rings)[0];
             let why = Absence { why: Why::NotPermitted, detail: String::from("EPERM") };
             ring.source = RingSource::Fdinfo(why);
+            ring.fd = 128;
             if let Reading::Got(state) = &mut ring.state {
-                (state.sq_entries, state.cq_entries) = (4_096, 8_192);
-                state.cq_tail = state.cq_head.wrapping_add(8_192);
+                (state.sq_entries, state.cq_entries) = (32_768, 65_536);
+                state.cq_tail = state.cq_head.wrapping_add(65_536);
                 state.overflowing = true;
                 state.recent = Reading::Got(vec![(24, 32)]);
             }
@@ -266,6 +267,12 @@ fn the_bar_of_a_stall_is_loud_with_colours_and_without() {
     assert!(plain[(1, 2)].modifier.contains(Modifier::REVERSED | Modifier::BOLD));
     let calm = buffer(&healthy(), SMALL, Theme::new(true));
     assert_eq!(calm[(1, 2)].bg, Color::Green);
+}
+
+#[test]
+fn an_overflow_is_said_however_large_the_ring() {
+    let screen = text(&large_ring(), SMALL).to_string();
+    assert!(screen.contains("OVF") && !screen.contains("ovf"), "{screen}");
 }
 
 #[test]
