@@ -12,8 +12,7 @@ use ratatui::layout::Rect;
 // The names by which the made-up server knows its crate.
 use stallscope::watch::{engine, event};
 use stallscope::{diagnose, report, tui};
-use stallscope_probes::sample::Sample;
-use stallscope_probes::{Reading, Why};
+use stallscope_probes::sample::{FdLimitRaw, Sample};
 
 use engine::Engine;
 use event::{Anchor, EndReason, Environment, Target};
@@ -69,7 +68,10 @@ fn header() -> Header {
             version: String::from("0.1.0"),
             interval_ms: 50,
             ticks_per_s: 100,
-            fd_limits: Reading::absent(Why::NotSampled, "made up"),
+            fd_limits: stallscope_probes::Reading::Got(FdLimitRaw {
+                soft: Some(64),
+                hard: Some(64),
+            }),
             limits: Vec::new(),
         },
         anchor: Anchor { mono_ns: 0, real_ns: 0 },

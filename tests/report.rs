@@ -156,6 +156,7 @@ fn poison(incident: &mut Incident, text: &str) {
                     item.value = stallscope::diagnose::verdict::Value::Text(text.to_owned());
                 }
                 verdict.ruled_out.iter_mut().for_each(|item| text.clone_into(&mut item.because));
+                verdict.missing.iter_mut().for_each(|item| text.clone_into(&mut item.why));
             }
             Event::Note { text: note, .. } => put(note),
             Event::Recovered { .. } => {}
@@ -170,7 +171,9 @@ fn poison(incident: &mut Incident, text: &str) {
 }
 
 fn poison_model(model: &mut stallscope::model::Model, text: &str) {
-    use stallscope_probes::{Reading, Why};
+    use stallscope::model::tiers::TierStatus;
+    use stallscope_probes::sample::RingSource;
+    use stallscope_probes::{Absence, Reading, Why};
     if let Reading::Got(threads) = &mut model.threads {
         for thread in Arc::make_mut(threads).iter_mut().map(Arc::make_mut) {
             text.clone_into(&mut thread.comm);
@@ -183,6 +186,8 @@ fn poison_model(model: &mut stallscope::model::Model, text: &str) {
     }
     if let Reading::Got(rings) = &mut model.rings {
         for ring in Arc::make_mut(rings) {
+            let detail = text.to_owned();
+            ring.source = RingSource::Fdinfo(Absence { why: Why::NotPermitted, detail });
             if let Reading::Got(state) = &mut ring.state
                 && let Reading::Got(pending) = &mut state.pending
             {
@@ -193,6 +198,14 @@ fn poison_model(model: &mut stallscope::model::Model, text: &str) {
         }
     }
     model.fds = Reading::absent(Why::Malformed, text);
+    model.fd_kinds = Reading::absent(Why::Malformed, text);
+    model.pressure = Reading::absent(Why::Malformed, text);
+    for tier in Arc::make_mut(&mut model.tiers) {
+        if !tier.status.is_active() {
+            let absence = Absence { why: Why::NotPermitted, detail: text.to_owned() };
+            tier.status = TierStatus::without(tier.tier, &absence);
+        }
+    }
     model.served = Reading::absent(Why::Malformed, text);
 }
 

@@ -23,7 +23,7 @@ pub use build::ModelBuilder;
 pub use peers::PeerModel;
 pub use resources::{CgroupModel, PressureModel, StallShare};
 use tiers::{Tier, TierModel, TierStatus};
-pub use watcher::WatcherModel;
+pub use watcher::{WatcherModel, probe_name};
 
 /// One tick, ready to be judged and drawn. Times are `CLOCK_MONOTONIC` ns.
 ///
@@ -66,7 +66,9 @@ pub struct Model {
     pub pressure: Reading<PressureModel>,
     /// What watching costs.
     pub watcher: WatcherModel,
-    /// Which kinds of evidence there are, and why not the others.
+    /// Which kinds of evidence there are, and why not the others. In JSON they have a line of
+    /// their own, since they hardly ever change.
+    #[serde(skip)]
     pub tiers: Arc<[TierModel]>,
 }
 

@@ -27,6 +27,23 @@ impl PeerModel {
     pub const fn waits(&self) -> bool {
         matches!(self.raw.state, TcpState::SynSent) || self.raw.unsent_bytes > 0
     }
+
+    /// Its state, as RFC 9293 and netstat(8) write it.
+    pub const fn state_name(&self) -> &'static str {
+        match self.raw.state {
+            TcpState::Established => "ESTABLISHED",
+            TcpState::SynSent => "SYN_SENT",
+            TcpState::SynRecv | TcpState::NewSynRecv => "SYN_RECV",
+            TcpState::FinWait1 => "FIN_WAIT1",
+            TcpState::FinWait2 => "FIN_WAIT2",
+            TcpState::TimeWait => "TIME_WAIT",
+            TcpState::Close => "CLOSE",
+            TcpState::CloseWait => "CLOSE_WAIT",
+            TcpState::LastAck => "LAST_ACK",
+            TcpState::Listen => "LISTEN",
+            TcpState::Closing => "CLOSING",
+        }
+    }
 }
 
 /// Ports that brokers listen on by custom: Kafka's own default and the two after it (`server.properties`

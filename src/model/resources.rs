@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use stallscope_probes::sample::{CgroupRaw, PressureRaw, PressureScope, StallTimeRaw};
-use stallscope_probes::{Probe, Reading};
+use stallscope_probes::{Probe, Reading, Why};
 
 use super::base::Base;
 use super::build::{no_previous, restarted};
@@ -64,6 +64,15 @@ impl CgroupModel {
     }
 }
 
+/// Why there is no [`CgroupModel`] of a cgroup that was read.
+pub(super) const CGROUP_MUTE: &str =
+    "the cgroup has none of these counters (it is of version 1, or the root)";
+
+/// Whether nothing but the freezer was found: absent is not zero.
+pub(super) fn tells_nothing(raw: &CgroupRaw) -> bool {
+    CgroupRaw { frozen: None, ..*raw } == CgroupRaw::default()
+}
+
 /// Makes both from the readings of one run.
 #[derive(Debug, Default)]
 pub(super) struct Resources {
@@ -74,6 +83,9 @@ pub(super) struct Resources {
 impl Resources {
     pub(super) fn cgroup(&mut self, probe: &Probe<CgroupRaw>) -> Reading<CgroupModel> {
         probe.reading.as_ref().and_then(|now| {
+            if tells_nothing(now) {
+                return Reading::absent(Why::Unsupported, CGROUP_MUTE);
+            }
             let Some((_, then)) = self.cgroup.before(probe.begin_ns, now) else {
                 return no_previous();
             };
@@ -136,7 +148,6 @@ fn stalled(now: Option<StallTimeRaw>, then: Option<StallTimeRaw>, s: f64) -> Opt
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use stallscope_probes::Why;
 
     use super::*;
 
@@ -177,6 +188,18 @@ mod tests {
         let other = resources.cgroup(&probe(3 * S, limits(0, 0, 0)));
         assert_eq!(other.got().unwrap().throttled_new, None);
         assert!(!other.got().unwrap().is_throttled());
+    }
+
+    #[test]
+    fn a_cgroup_without_counters_is_absent_and_not_calm() {
+        let mut resources = Resources::default();
+        for frozen in [None, Some(false)] {
+            for at_ns in [S, 3 * S] {
+                let mute = CgroupRaw { frozen, ..CgroupRaw::default() };
+                let found = resources.cgroup(&probe(at_ns, mute));
+                assert_eq!(found.absence().map(|absence| absence.why), Some(Why::Unsupported));
+            }
+        }
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! verdict says on which it rests, and which were missing.
 
 use serde::{Deserialize, Serialize};
-use stallscope_probes::sample::{RingRaw, RingSource, Sample, ThreadRaw};
+use stallscope_probes::sample::{CgroupRaw, RingRaw, RingSource, Sample, ThreadRaw};
 use stallscope_probes::{Absence, Reading, Why};
+
+use super::resources::{CGROUP_MUTE, tells_nothing};
 
 /// A kind of evidence, with a right or a kernel of its own that it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -155,9 +157,22 @@ impl TierStatus {
             Why::Failed | Why::Malformed => Self::Failed { why },
             class => Self::Absent {
                 class,
-                why: if class == Why::NotSampled { format!("not due yet: {why}") } else { why },
+                why: match class {
+                    Why::NotSampled if why.is_empty() => String::from("not due yet"),
+                    Why::NotSampled => format!("not due yet: {why}"),
+                    _ => why,
+                },
                 permit: permit(tier, class).to_owned(),
             },
+        }
+    }
+
+    /// How the tiers of rings stand in a process that has none: no gap in what is seen.
+    pub fn no_ring() -> Self {
+        Self::Absent {
+            class: Why::Unsupported,
+            why: String::from("the process has no io_uring"),
+            permit: String::from("nothing: there is no ring to read"),
         }
     }
 
@@ -211,9 +226,6 @@ pub struct TierModel {
     pub status: TierStatus,
 }
 
-/// What the process has not, so that its absence is no gap in what is seen.
-pub(super) const NO_RING: &str = "the process has no io_uring";
-
 /// Every tier, in order, as it stands in `sample`.
 pub(super) fn of(sample: &Sample) -> Vec<TierModel> {
     let status = |tier| match tier {
@@ -228,7 +240,7 @@ pub(super) fn of(sample: &Sample) -> Vec<TierModel> {
         Tier::RingMemory | Tier::RingFdinfo => of_rings(tier, &sample.rings.reading),
         Tier::Counters => plain(tier, &sample.tcp.reading),
         Tier::Heartbeat => plain(tier, &sample.heartbeat.reading),
-        Tier::Cgroup => plain(tier, &sample.cgroup.reading),
+        Tier::Cgroup => of_cgroup(&sample.cgroup.reading),
         Tier::Pressure => plain(tier, &sample.pressure.reading),
     };
     Tier::ALL.into_iter().map(|tier| TierModel { tier, status: status(tier) }).collect()
@@ -258,6 +270,16 @@ fn of_threads(tier: Tier, reading: &Reading<Vec<ThreadRaw>>) -> TierStatus {
     })
 }
 
+/// The freezer alone is something: it tells a process that is stopped from one that is not.
+fn of_cgroup(reading: &Reading<CgroupRaw>) -> TierStatus {
+    let mute = |raw: &CgroupRaw| raw.frozen.is_none() && tells_nothing(raw);
+    if reading.got().is_some_and(mute) {
+        let detail = CGROUP_MUTE.to_owned();
+        return TierStatus::without(Tier::Cgroup, &Absence { why: Why::Unsupported, detail });
+    }
+    plain(Tier::Cgroup, reading)
+}
+
 fn of_rings(tier: Tier, reading: &Reading<Vec<RingRaw>>) -> TierStatus {
     let rings = match reading {
         Reading::Got(rings) => rings,
@@ -269,11 +291,7 @@ fn of_rings(tier: Tier, reading: &Reading<Vec<RingRaw>>) -> TierStatus {
         (_, RingSource::Fdinfo(_)) => ring.armed.absence().and(ring.state.absence()).cloned(),
         (_, RingSource::Memory { .. }) => ring.armed.absence().cloned(),
     };
-    first_reason(tier, rings.iter().map(absence)).unwrap_or_else(|| TierStatus::Absent {
-        class: Why::Unsupported,
-        why: NO_RING.to_owned(),
-        permit: String::from("nothing: there is no ring to read"),
-    })
+    first_reason(tier, rings.iter().map(absence)).unwrap_or_else(TierStatus::no_ring)
 }
 
 /// Active when one of several has no reason not to be; else the first reason that is not a matter

@@ -149,6 +149,20 @@ fn rings_by_memory_and_by_fdinfo() {
 }
 
 #[test]
+fn a_cgroup_that_tells_nothing_is_not_seen() {
+    let with =
+        |raw: CgroupRaw| status(&Sample { cgroup: probe(1, raw), ..nothing(0) }, Tier::Cgroup);
+    assert_eq!(outcome(&with(CgroupRaw::default())), Err(Some(Why::Unsupported)));
+    for raw in [
+        CgroupRaw { frozen: Some(false), ..CgroupRaw::default() },
+        CgroupRaw { nr_throttled: Some(0), ..CgroupRaw::default() },
+        CgroupRaw { oom_kill: Some(0), ..CgroupRaw::default() },
+    ] {
+        assert_eq!(with(raw), TierStatus::Active, "{raw:?}");
+    }
+}
+
+#[test]
 fn a_first_turn_is_no_news_and_a_loss_is() {
     let absent = |why| TierStatus::without(Tier::Peers, &absence(why));
     let failed = || absent(Why::Failed);

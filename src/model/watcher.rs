@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use stallscope_probes::Reading;
-use stallscope_probes::sample::{ProbeCostRaw, WatcherRaw};
+use stallscope_probes::sample::{ProbeCostRaw, ProbeId, WatcherRaw};
+use stallscope_probes::{Reading, Why};
 
 use super::base::Base;
 use super::build::{no_previous, restarted, share};
@@ -44,6 +44,21 @@ impl WatcherModel {
     }
 }
 
+/// A probe by what it reads, in a few words.
+pub const fn probe_name(probe: ProbeId) -> &'static str {
+    match probe {
+        ProbeId::Fast => "process, fds, page, ring memory",
+        ProbeId::Listeners => "accept queues",
+        ProbeId::Threads => "threads",
+        ProbeId::FdCensus => "fd census",
+        ProbeId::Connections => "connections",
+        ProbeId::Peers => "outgoing connections",
+        ProbeId::RingFdinfo => "ring fdinfo",
+        ProbeId::Counters => "TCP counters",
+        ProbeId::Cgroup => "cgroup, pressure",
+    }
+}
+
 /// Makes it from the readings of one run.
 #[derive(Debug, Default)]
 pub(super) struct Watcher {
@@ -56,6 +71,8 @@ impl Watcher {
         let used = (raw.cpu_ns, raw.sampling_cpu_ns);
         let before = self.base.before(at_ns, &used);
         let ratio = |now_ns: u64, then_ns: fn((u64, u64)) -> u64| match before {
+            // Whoever took this sample has used some.
+            _ if now_ns == 0 => Reading::absent(Why::NotSampled, "its CPU time was not measured"),
             None => no_previous(),
             Some((s, then)) => match now_ns.checked_sub(then_ns(then)) {
                 Some(more_ns) => Reading::Got(more_ns as f64 / 1e9 / s),
@@ -104,6 +121,8 @@ mod tests {
             (Reading::Got(0.01), Reading::Got(0.005))
         );
         assert_eq!(watcher.push(3 * S, &raw(7, 7)).cpu_ratio, restarted());
+        let unmeasured = watcher.push(4 * S, &raw(0, 0)).cpu_ratio;
+        assert_eq!(unmeasured.absence().map(|absence| absence.why), Some(Why::NotSampled));
     }
 
     #[test]

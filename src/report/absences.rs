@@ -88,8 +88,16 @@ fn of_tick(absences: &mut Absences, model: &Model) {
     absences.reading("TCP counters", &model.tcp);
     absences.reading("heartbeat page", &model.app);
     absences.reading("cgroup", &model.frozen);
+    absences.reading("cgroup limits", &model.cgroup);
+    absences.reading("pressure", &model.pressure);
+    absences.reading("fd census", &model.fd_kinds);
+    absences.reading("outgoing connections", &model.peers);
     for ring in model.all_rings() {
         absences.reading("ring counters", &ring.state);
+        // fdinfo is read seldom where the ring's memory can be.
+        if ring.armed.absence().is_some_and(|absence| absence.why != Why::NotSampled) {
+            absences.reading("armed operations of a ring", &ring.armed);
+        }
     }
     for thread in model.all_threads() {
         absences.reading("system call of a thread", &thread.syscall);

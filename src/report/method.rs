@@ -70,12 +70,17 @@ pub(super) fn method(facts: &Facts<'_>) -> Markup {
     let absences: Vec<Row> = of_run(models).rows().collect();
     html! {
         p {
-            "Every value was read from outside the process, from /proc and by socket diagnosis, "
+            "Every value was read from outside the process, from /proc, by socket diagnosis and from "
+            "its rings' memory, mapped read-only, "
             "without stopping, signalling or tracing it. CPU profiles and the heartbeat page, where "
             "there are any, were written by the process itself. Readings are points in time: what "
             "came and went between two ticks was not seen. A value that could not be read is shown "
             "as absent, never as zero."
         }
+        h3 { "What could be seen" }
+        (super::tiers::draw(facts))
+        h3 { "What watching cost" }
+        (super::watcher::draw(facts))
         h3 { "Ticks" }
         (ticks(facts))
         h3 { "Lost or damaged" }

@@ -6,7 +6,8 @@
 //! facts      what is stated, drawn once from the incident and used by every format
 //! timeline, series, absences      rows and lines, without markup
 //! chart      geometry        names, text      numbers and names as words
-//! page       the HTML page of  verdict, charts, tables, threads, rings, flames, method
+//! page       the HTML page of  verdict, charts, tables, threads, rings, resources, flames, method
+//!            (with tiers and watcher)
 //! paragraph  plain text and Markdown
 //! ```
 //!
@@ -23,13 +24,16 @@ mod method;
 mod names;
 mod page;
 mod paragraph;
+mod resources;
 mod rings;
 mod series;
 mod tables;
 mod text;
 mod threads;
+mod tiers;
 mod timeline;
 mod verdict;
+mod watcher;
 
 use crate::watch::event::Incident;
 

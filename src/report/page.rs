@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
 use super::facts::Facts;
-use super::{charts, flames, method, rings, tables, threads, verdict};
+use super::{charts, flames, method, resources, rings, tables, threads, verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -14,7 +14,7 @@ const STYLE: &str = include_str!("style.css");
 pub(super) fn assemble(facts: &Facts<'_>) -> String {
     let flames = flames::draw(facts);
     let policy = policy(flames.script.as_deref());
-    let sections: [(&str, &str, Markup); 10] = [
+    let sections: [(&str, &str, Markup); 11] = [
         ("timeline", "What happened when", tables::timeline(facts)),
         ("charts", "Charts", charts::draw(facts)),
         ("evidence", "Evidence", tables::evidence(facts)),
@@ -22,6 +22,7 @@ pub(super) fn assemble(facts: &Facts<'_>) -> String {
         ("next", "Next steps", tables::next(facts)),
         ("threads", "Threads", threads::draw(facts)),
         ("rings", "io_uring", rings::draw(facts)),
+        ("resources", "Resources", resources::draw(facts)),
         ("profiles", "CPU profiles", flames.body),
         ("environment", "Environment", method::environment(facts)),
         ("method", "How this was measured, and what it could not see", method::method(facts)),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::facts::{Facts, Outcome};
 use super::names;
 use super::text::{CMDLINE_CHARS_MAX, count, duration_ms, duration_ns, number, sentence, shown};
-use super::timeline;
+use super::{tiers, timeline, watcher};
 use crate::diagnose::verdict::{Evidence, Value, Verdict};
 use crate::profile::printable::printable;
 
@@ -133,6 +133,7 @@ pub(super) fn markdown(facts: &Facts<'_>) -> String {
         environment.interval_ms,
         count(incident.models.len() as u64),
     );
+    let _ = writeln!(text, "- Watching cost: {}", escaped(&watcher::words(facts)));
     for limit in environment.limits.iter().chain(&incident.losses) {
         let _ = writeln!(text, "- Not seen: {}", escaped(&sentence(limit)));
     }
@@ -150,6 +151,15 @@ fn markdown_verdict(text: &mut String, facts: &Facts<'_>, verdict: &Verdict) {
             evidence.since_ns.map_or_else(|| String::from("unknown"), |at_ns| facts.clock(at_ns));
         let signal = escaped(&shown(&evidence.signal));
         let _ = writeln!(text, "| {signal} | {} | {} | {since} |", escaped(&value), escaped(&unit));
+    }
+    if !verdict.rests_on.is_empty() {
+        let _ = writeln!(text, "\nRests on: {}.", tiers::rests_on(verdict));
+    }
+    if !verdict.missing.is_empty() {
+        let _ = writeln!(text, "\n## Could not be seen\n");
+    }
+    for missing in tiers::missing(verdict) {
+        let _ = writeln!(text, "- {}", escaped(&sentence(&missing)));
     }
     if !verdict.ruled_out.is_empty() {
         let _ = writeln!(text, "\n## Ruled out\n");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 use stallscope_probes::Reading;
-use stallscope_probes::sample::RingState;
+use stallscope_probes::sample::{RingSource, RingState};
 
 use super::facts::{Episode, Facts};
 use super::names;
@@ -108,13 +108,25 @@ fn one(facts: &Facts<'_>, seen: &Seen<'_>, moved: &str) -> Markup {
             }
         }
         (scrolling(&format!("Positions of ring {}", ring.fd), &table))
-        (details(ring, state))
+        (details(facts, ring, state))
     }
 }
 
-fn details(ring: &RingModel, state: &RingState) -> Markup {
+fn details(facts: &Facts<'_>, ring: &RingModel, state: &RingState) -> Markup {
     html! {
         dl.pairs {
+            dt { "Read from" }
+            dd {
+                @match &ring.source {
+                    RingSource::Memory { confirmed: true } => { "its memory, as laid out by fdinfo too" }
+                    RingSource::Memory { confirmed: false } => {
+                        "its memory; fdinfo has not confirmed the layout yet"
+                    }
+                    RingSource::Fdinfo(absence) => {
+                        "fdinfo; its memory could not be read: " span.none { (shown(&absence.detail)) }
+                    }
+                }
+            }
             dt { "Not submitted" }
             dd {
                 (count(state.sq_pending().into())) " of " (count(state.sq_entries.into())) " entries"
@@ -141,12 +153,22 @@ fn details(ring: &RingModel, state: &RingState) -> Markup {
                     " in the overflow list"
                 }
             }
+            @if state.sq_dropped.unwrap_or(0) > 0 || state.cq_lost.unwrap_or(0) > 0 {
+                dt { "Lost since it was made" }
+                dd {
+                    (count(state.sq_dropped.unwrap_or(0).into())) " entries refused as malformed, "
+                    (count(state.cq_lost.unwrap_or(0).into())) " completions lost for want of memory"
+                }
+            }
             dt { "Failed, not reaped" }
             dd { (errors(&state.failed)) }
             dt { "Failed among the last completions" }
             dd { (errors(&state.recent)) }
             dt { "Armed operations" }
             dd {
+                @if let Reading::Got(armed) = &ring.armed {
+                    span.unit { "as of " (facts.clock(armed.at_ns)) " UTC: " }
+                }
                 @match &ring.armed {
                     Reading::Got(armed) if armed.operations.is_empty() => { "none" }
                     Reading::Got(armed) => {

@@ -64,6 +64,7 @@ pub(super) fn evidence(facts: &Facts<'_>) -> Markup {
             thead {
                 tr {
                     th scope="col" { "Signal" }
+                    th scope="col" { "Evidence" }
                     th.num scope="col" { "Value" }
                     th scope="col" { "Unit" }
                     th scope="col" { "Since" }
@@ -75,6 +76,7 @@ pub(super) fn evidence(facts: &Facts<'_>) -> Markup {
                     @let (value, unit) = evidence_value(item);
                     tr {
                         th scope="row" { (shown(&item.signal)) }
+                        td { (item.tier.name()) }
                         td.num.word[matches!(item.value, Value::Text(_))] { (value) }
                         td { (unit) }
                         @if let Some(since_ns) = item.since_ns {

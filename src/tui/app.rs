@@ -54,7 +54,7 @@ pub enum Page {
     Help,
     /// The verdict in full.
     Verdict,
-    /// Absent readings and the conditions of the run.
+    /// Tiers of evidence, absent readings and the conditions of the run.
     Absent,
 }
 

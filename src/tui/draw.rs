@@ -34,6 +34,9 @@ pub fn draw(buffer: &mut Buffer, app: &App, theme: Theme) -> Extents {
     panels::throughput::draw(buffer, areas.throughput.into(), app, theme);
     let accept = panels::accept::draw(buffer, areas.accept.into(), app, theme);
     let rings = panels::rings::draw(buffer, areas.rings.into(), app, theme);
+    if let Some(outside) = areas.outside {
+        panels::outside::draw(buffer, outside.into(), app, theme);
+    }
     let threads = panels::threads::draw(buffer, areas.threads.into(), app, theme);
     let log = panels::log::draw(buffer, areas.log.into(), app, theme);
     for (pane, extent) in
@@ -48,7 +51,9 @@ fn draw_page(buffer: &mut Buffer, area: Rect, app: &App, page: Page, theme: Them
     let (title, lines) = match page {
         Page::Help => ("Keys", panels::help::lines(app, area.width, theme)),
         Page::Verdict => ("Verdict", panels::detail::lines(app, area.width, theme)),
-        Page::Absent => ("Absent readings", panels::conditions::lines(app, area.width, theme)),
+        Page::Absent => {
+            ("Evidence and conditions", panels::conditions::lines(app, area.width, theme))
+        }
     };
     panels::page(buffer, area, title, &lines, app.offset(Pane::Page), theme)
 }

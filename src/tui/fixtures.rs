@@ -1,5 +1,6 @@
 //! Fixed models for the tests of the view.
 
+#[path = "fixtures_around.rs"]
 mod around;
 
 use std::sync::Arc;
@@ -279,10 +280,12 @@ pub fn fd_exhausted(seq: u64) -> Model {
         looked_at: 1_024,
         ..FdKindsRaw::default()
     });
-    model.tiers = tiers(&[
-        (Tier::RingMemory, Why::Unsupported, "the process has no io_uring"),
-        (Tier::RingFdinfo, Why::Unsupported, "the process has no io_uring"),
-    ]);
+    for tier in Arc::make_mut(&mut model.tiers) {
+        tier.status = match tier.tier {
+            Tier::RingMemory | Tier::RingFdinfo => TierStatus::no_ring(),
+            _ => TierStatus::Active,
+        };
+    }
     model.cgroup = Got(CgroupModel {
         throttled_ratio: Some(0.42),
         throttled_new: Some(7),

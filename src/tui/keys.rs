@@ -88,7 +88,7 @@ pub static TABLE: &[Binding] = &[
         When::Always,
         &[Key::Char('a')],
         Command::Toggle(Page::Absent),
-        "what could not be read, and why; conditions of the run",
+        "evidence: what can be seen, what not and why; the run",
     ),
     bind(
         When::Live,

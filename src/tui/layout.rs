@@ -44,6 +44,8 @@ pub struct Areas {
     pub throughput: Area,
     /// Threads.
     pub threads: Area,
+    /// Connections to others, throttling, pressure; where there is room.
+    pub outside: Option<Area>,
     /// Events.
     pub log: Area,
     /// Keys.
@@ -66,6 +68,8 @@ pub fn areas(columns: u16, rows: u16) -> Option<Areas> {
     let below = grid.y + grid.height;
     let left = rows - below - FOOTER_ROWS;
     let log_rows = (left / 3).max(3);
+    let outside_rows = outside_rows(rows);
+    let threads_rows = left - log_rows - outside_rows;
     Some(Areas {
         header: full(0, HEADER_ROWS),
         banner,
@@ -73,7 +77,8 @@ pub fn areas(columns: u16, rows: u16) -> Option<Areas> {
         accept,
         rings,
         throughput,
-        threads: full(below, left - log_rows),
+        threads: full(below, threads_rows),
+        outside: (outside_rows > 0).then(|| full(below + threads_rows, outside_rows)),
         log: full(below + left - log_rows, log_rows),
         footer: full(rows - FOOTER_ROWS, FOOTER_ROWS),
         page: full(HEADER_ROWS, rows - HEADER_ROWS - FOOTER_ROWS),
@@ -86,6 +91,15 @@ const fn banner_rows(rows: u16) -> u16 {
         0..30 => 4,
         30..45 => 7,
         _ => 9,
+    }
+}
+
+/// A title, a line for the process as a whole, and some connections.
+const fn outside_rows(rows: u16) -> u16 {
+    match rows {
+        0..36 => 0,
+        36..45 => 4,
+        _ => 7,
     }
 }
 
@@ -132,8 +146,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn panels(areas: &Areas) -> [Area; 9] {
-        [
+    fn panels(areas: &Areas) -> Vec<Area> {
+        let always = [
             areas.header,
             areas.banner,
             areas.limits,
@@ -143,7 +157,8 @@ mod tests {
             areas.threads,
             areas.log,
             areas.footer,
-        ]
+        ];
+        always.into_iter().chain(areas.outside).collect()
     }
 
     #[test]
@@ -161,7 +176,8 @@ mod tests {
         assert_eq!((small.limits.width, small.rings.width), (39, 40));
         assert_eq!((small.limits.height, small.accept.height), (4, 5));
         let middle = areas(120, 40).unwrap();
-        assert_eq!((middle.banner.height, middle.threads.height, middle.log.height), (7, 12, 5));
+        assert_eq!((middle.banner.height, middle.threads.height, middle.log.height), (7, 8, 5));
+        assert_eq!((small.outside, middle.outside.map(|area| area.height)), (None, Some(4)));
         assert_eq!((middle.limits.height, middle.accept.height), (6, 7));
         let big = areas(200, 60).unwrap();
         assert_eq!(big.limits.y, big.throughput.y, "side by side");

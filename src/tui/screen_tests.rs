@@ -9,6 +9,9 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
 
+use stallscope_probes::sample::RingSource;
+use stallscope_probes::{Absence, Reading, Why};
+
 use super::app::{App, Command, Extents, Message, Page, Pane, Scroll, Seek};
 use super::theme::Theme;
 use super::{draw, fixtures, panels};
@@ -68,6 +71,37 @@ fn fd_exhausted() -> App {
     watched(0..30, fixtures::fd_exhausted, &[Event::Verdict(fixtures::fd_verdict())])
 }
 
+/// The budget does not allow what was asked for.
+fn slowed() -> App {
+    let make = |seq| {
+        let mut model = fixtures::healthy(seq);
+        model.watcher.interval_ms = 400.0;
+        model
+    };
+    watched(0..30, make, &[])
+}
+
+/// The largest ring there can be, an overflow, and no rights to the ring's memory.
+fn large_ring() -> App {
+    let make = |seq| {
+        let mut model = fixtures::healthy(seq);
+        if let Reading::Got(rings) = &mut model.rings {
+            let ring = &mut Arc::make_mut(rings)[0];
+            let why = Absence { why: Why::NotPermitted, detail: String::from("EPERM") };
+            ring.source = RingSource::Fdinfo(why);
+            ring.fd = 128;
+            if let Reading::Got(state) = &mut ring.state {
+                (state.sq_entries, state.cq_entries) = (32_768, 65_536);
+                state.cq_tail = state.cq_head.wrapping_add(65_536);
+                state.overflowing = true;
+                state.recent = Reading::Got(vec![(24, 32)]);
+            }
+        }
+        model
+    };
+    watched(0..30, make, &[])
+}
+
 fn foreign() -> App {
     watched(0..30, fixtures::foreign, &[])
 }
@@ -122,6 +156,10 @@ snapshots! {
     absent_replay: open(replay_at(Seek::Last), Page::Absent), MIDDLE;
     replay_onset: replay_at(Seek::Onset), SMALL;
     replay_recovered: replay_at(Seek::Last), MIDDLE;
+    slowed_small: slowed(), SMALL;
+    slowed_middle: slowed(), MIDDLE;
+    evidence_middle: open(fd_exhausted(), Page::Absent), MIDDLE;
+    large_ring_small: large_ring(), SMALL;
     too_small: healthy(), (60, 20);
     too_small_by_far: healthy(), (12, 3);
 }
@@ -185,6 +223,7 @@ panel_snapshots! {
     panel_threads: threads, (4, 8);
     panel_log: log, (3, 5);
     panel_footer: footer, (1, 1);
+    panel_outside: outside, (4, 7);
 }
 
 #[test]
@@ -228,6 +267,26 @@ fn the_bar_of_a_stall_is_loud_with_colours_and_without() {
     assert!(plain[(1, 2)].modifier.contains(Modifier::REVERSED | Modifier::BOLD));
     let calm = buffer(&healthy(), SMALL, Theme::new(true));
     assert_eq!(calm[(1, 2)].bg, Color::Green);
+}
+
+#[test]
+fn an_overflow_is_said_however_large_the_ring() {
+    let screen = text(&large_ring(), SMALL).to_string();
+    assert!(screen.contains("OVF") && !screen.contains("ovf"), "{screen}");
+}
+
+#[test]
+fn a_slowed_watcher_is_a_warning_and_another_is_not() {
+    let footer = |app: &App| {
+        let screen = buffer(app, SMALL, Theme::new(true));
+        // The last word of the line at the bottom.
+        (screen[(78, 23)].symbol().to_owned(), screen[(78, 23)].style())
+    };
+    let (slowed, warning) = footer(&slowed());
+    let (calm, plain) = footer(&healthy());
+    assert_eq!((slowed.as_str(), calm.as_str()), ("z", "B"), "Hz, MiB");
+    assert_eq!(warning.fg, Theme::new(true).warn().fg);
+    assert_ne!(plain.fg, warning.fg);
 }
 
 #[test]

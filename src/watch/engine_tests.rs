@@ -171,6 +171,8 @@ fn verdicts_name_the_tiers_they_rest_on() {
         assert_eq!(missing.contains(&FdCensus), !kind.rights, "{kind:?}: {missing:?}");
         assert_eq!(missing.contains(&Heartbeat), !kind.page, "{kind:?}: {missing:?}");
         assert!(!missing.contains(&Cgroup) && missing.is_sorted(), "{missing:?}");
+        // A process without a ring misses nothing by that.
+        assert_eq!(missing.contains(&RingMemory), !kind.rights, "{kind:?}: {missing:?}");
         let both = rests_on.iter().find(|tier| missing.contains(tier));
         assert_eq!(both, None, "{kind:?} {phase:?}: it cannot rest on what was missing");
     }
@@ -197,7 +199,8 @@ fn rings_by_fdinfo_are_evidence_of_that_kind() {
         }
     });
     assert_eq!(verdict.cause, Cause::SqNotFlushed);
-    assert!(verdict.rests_on.contains(&Tier::RingFdinfo), "{:?}", verdict.rests_on);
+    let rests_on = [Tier::Threads, Tier::Listeners, Tier::RingFdinfo];
+    assert_eq!(verdict.rests_on, rests_on);
     let missing = verdict.missing.iter().find(|missing| missing.tier == Tier::RingMemory);
     assert_eq!(missing.map(|missing| missing.why.as_str()), Some("EPERM"));
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use stallscope::diagnose::verdict::Missing;
 use stallscope::model::tiers::{Tier, TierModel, TierStatus};
-use stallscope::model::{PeerModel, WatcherModel};
+use stallscope::model::{PeerModel, PressureModel, StallShare, WatcherModel};
 use stallscope_probes::sample::{
-    FdLimitRaw, PeerInfoRaw, PeerRaw, ProbeCostRaw, ProbeId, TcpState,
+    FdKindsRaw, FdLimitRaw, PeerInfoRaw, PeerRaw, PressureScope, ProbeCostRaw, ProbeId, TcpState,
 };
 use stallscope_probes::{Absence, Reading, Why};
 
@@ -72,7 +72,8 @@ pub fn watcher(seq: u64) -> WatcherModel {
     }
 }
 
-/// All active but the page where there is none, and stacks and the cgroup.
+/// All active but stacks before the stall, TCP counters, and what a process without a ring or a
+/// page has not; of one without a page, which is not ours, more could not be read.
 pub fn tiers(state: &State) -> Arc<[TierModel]> {
     let status = |tier| {
         let (why, detail) = match tier {
@@ -83,16 +84,20 @@ pub fn tiers(state: &State) -> Arc<[TierModel]> {
                 (Why::NotSampled, "read on suspicion only")
             }
             Tier::RingMemory | Tier::RingFdinfo if state.ring.is_none() => {
-                (Why::Unsupported, "the process has no io_uring")
+                return TierStatus::no_ring();
             }
-            Tier::Pressure => (Why::Failed, "cpu.pressure: input/output error"),
-            Tier::FdCensus => (Why::NotPermitted, "/proc/4242/fd: permission denied"),
+            Tier::Counters => (Why::NotSampled, "not due"),
+            Tier::Pressure if !state.heartbeat => (Why::Failed, PRESSURE_ERROR),
+            Tier::FdCensus if !state.heartbeat => (Why::NotPermitted, FD_ERROR),
             _ => return TierStatus::Active,
         };
         TierStatus::without(tier, &Absence { why, detail: detail.to_owned() })
     };
     Tier::ALL.map(|tier| TierModel { tier, status: status(tier) }).into()
 }
+
+pub const PRESSURE_ERROR: &str = "cpu.pressure: input/output error";
+pub const FD_ERROR: &str = "/proc/4242/fd: permission denied";
 
 /// A tier that was missing, and why.
 pub fn missing(tier: Tier, why: &str) -> Missing {
@@ -101,4 +106,34 @@ pub fn missing(tier: Tier, why: &str) -> Missing {
 
 pub fn fd_limit() -> Reading<FdLimitRaw> {
     Reading::Got(FdLimitRaw { soft: Some(1_024), hard: Some(524_288) })
+}
+
+/// What the fds are.
+pub fn fd_kinds(state: &State) -> Reading<FdKindsRaw> {
+    if !state.heartbeat {
+        return absent(Why::NotPermitted, FD_ERROR);
+    }
+    Reading::Got(FdKindsRaw {
+        sockets: state.open_fds.saturating_sub(9) as u32,
+        rings: u32::from(state.ring.is_some()),
+        epolls: 1,
+        anonymous: 3,
+        pipes: 0,
+        files: 5,
+        looked_at: state.open_fds as u32,
+        truncated: false,
+    })
+}
+
+/// A machine whose CPUs are wanted.
+pub fn pressure(state: &State) -> Reading<PressureModel> {
+    if !state.heartbeat {
+        return absent(Why::Failed, PRESSURE_ERROR);
+    }
+    Reading::Got(PressureModel {
+        scope: PressureScope::Machine,
+        cpu: Some(StallShare { some: 0.12, full: None }),
+        memory: Some(StallShare { some: 0.0, full: Some(0.0) }),
+        io: None,
+    })
 }

@@ -9,19 +9,20 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use around::{fd_limit, missing, peers, tiers, watcher};
+use around::{
+    FD_ERROR, PRESSURE_ERROR, fd_kinds, fd_limit, missing, peers, pressure, tiers, watcher,
+};
 use profiles::{profile, serving, spinning};
 use stallscope::detect::{Onset, StallKind};
 use stallscope::diagnose::verdict::{Cause, Confidence, Evidence, RuledOut, Value, Verdict};
 use stallscope::model::tiers::Tier;
 use stallscope::model::{
-    AppModel, CgroupModel, FdsModel, ListenerModel, Model, PortsModel, PressureModel, ProcessModel,
-    RingModel, StallShare, ThreadModel, ThreadRole,
+    AppModel, CgroupModel, FdsModel, ListenerModel, Model, PortsModel, ProcessModel, RingModel,
+    ThreadModel, ThreadRole,
 };
 use stallscope::watch::event::{Anchor, EndReason, Environment, Event, Incident, Target};
 use stallscope_probes::sample::{
-    ArmedRaw, Fault, FaultRaw, FdKindsRaw, HeartbeatRaw, Holder, PressureScope, RingSource,
-    RingState, SyscallRaw, TaskState,
+    ArmedRaw, Fault, FaultRaw, HeartbeatRaw, Holder, RingSource, RingState, SyscallRaw, TaskState,
 };
 use stallscope_probes::{Reading, Why};
 
@@ -169,16 +170,7 @@ pub fn model(seq: u64, state: &State) -> Arc<Model> {
         }),
         threads: Reading::Got(threads(state)),
         fds: Reading::Got(FdsModel { open: state.open_fds, limit: fd_limit() }),
-        fd_kinds: Reading::Got(FdKindsRaw {
-            sockets: state.open_fds.saturating_sub(9) as u32,
-            rings: u32::from(ring.is_some()),
-            epolls: 1,
-            anonymous: 3,
-            pipes: 0,
-            files: 5,
-            looked_at: state.open_fds as u32,
-            truncated: false,
-        }),
+        fd_kinds: fd_kinds(state),
         peers: Reading::Got(peers(at_ns).into()),
         listeners: Reading::Got(
             [ListenerModel {
@@ -212,12 +204,7 @@ pub fn model(seq: u64, state: &State) -> Arc<Model> {
             memory_max_new: Some(0),
             oom_kills_new: Some(0),
         }),
-        pressure: Reading::Got(PressureModel {
-            scope: PressureScope::Machine,
-            cpu: Some(StallShare { some: 0.12, full: None }),
-            memory: Some(StallShare { some: 0.0, full: Some(0.0) }),
-            io: None,
-        }),
+        pressure: pressure(state),
         watcher: watcher(seq),
         tiers: tiers(state),
     })
@@ -382,10 +369,7 @@ fn sq_verdict(confidence: Confidence, detected_ns: u64) -> Verdict {
             ruled_out(Cause::FdExhausted, "190 of 1,024 fds are open"),
         ],
         rests_on: vec![Tier::Threads, Tier::ThreadCalls, Tier::Listeners, Tier::RingMemory],
-        missing: vec![
-            missing(Tier::FdCensus, "/proc/4242/fd: permission denied"),
-            missing(Tier::Pressure, "cpu.pressure: input/output error"),
-        ],
+        missing: vec![missing(Tier::Counters, "not due yet: not due")],
         next: vec![
             String::from("Look for a task that is always ready: the stalled flamegraph names it"),
             String::from(
@@ -542,7 +526,12 @@ pub fn healthy() -> Incident {
         )],
         ruled_out: Vec::new(),
         rests_on: vec![Tier::Listeners],
-        missing: vec![missing(Tier::Heartbeat, "the process keeps no heartbeat page")],
+        missing: vec![
+            missing(Tier::FdCensus, FD_ERROR),
+            missing(Tier::Counters, "not due yet: not due"),
+            missing(Tier::Heartbeat, "the process keeps no heartbeat page"),
+            missing(Tier::Pressure, PRESSURE_ERROR),
+        ],
         next: Vec::new(),
     })];
     incident

@@ -23,6 +23,8 @@ use crate::watch::event::Anchor;
 
 /// Lines for the summary.
 const SUMMARY_LINES_MAX: usize = 2;
+/// Rows under the bar from which one of them says what the verdict rests on.
+const RESTS_ON_ROWS_MIN: usize = 6;
 
 /// Draws it.
 pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
@@ -126,7 +128,10 @@ fn of_verdict(
         .into_iter()
         .map(|line| Line::styled(format!(" {line}"), theme.plain()))
         .collect();
-    let room = rows.saturating_sub(lines.len());
+    // On a small screen the evidence itself is worth more.
+    let rests_on = (rows >= RESTS_ON_ROWS_MIN && !verdict.rests_on.is_empty())
+        .then(|| Row::new(width).gap(1).text(&rests_on_words(verdict), theme.label()).done());
+    let room = rows.saturating_sub(lines.len() + usize::from(rests_on.is_some()));
     let total = verdict.evidence.len();
     // The last line tells of the rest, on the line of the evidence in front of it.
     for (at, evidence) in verdict.evidence.iter().take(room).enumerate() {
@@ -137,7 +142,14 @@ fn of_verdict(
         let row = Row::new(width).text(" · ", theme.label()).text(&said, theme.plain());
         lines.push(row.text(&more, theme.key()).done());
     }
+    lines.extend(rests_on);
     lines
+}
+
+/// `rests on: thread states, ring memory`.
+pub(super) fn rests_on_words(verdict: &Verdict) -> String {
+    let names: Vec<&str> = verdict.rests_on.iter().map(|tier| tier.name()).collect();
+    format!("rests on: {}", names.join(", "))
 }
 
 /// One piece of evidence in words; hostile until it is made fit for the screen.

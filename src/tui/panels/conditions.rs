@@ -1,4 +1,4 @@
-//! The page of absent readings and of the conditions of the run.
+//! The page of evidence: its tiers, absent readings, the watcher's own cost, conditions of the run.
 
 use ratatui::text::Line;
 use stallscope_probes::{Absence, Reading};
@@ -12,6 +12,9 @@ use crate::model::Model;
 /// The lines of the page.
 pub fn lines(app: &App, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let mut page = Text { lines: Vec::new(), columns: usize::from(width).saturating_sub(3), theme };
+    if let Some(model) = &app.view().model {
+        super::tiers::entries(&mut page, model);
+    }
     page.heading("Absent readings of this tick (absent is not zero)");
     match &app.view().model {
         None => page.entry("   ", "no tick has come yet", theme.dim()),
@@ -24,6 +27,10 @@ pub fn lines(app: &App, width: u16, theme: Theme) -> Vec<Line<'static>> {
                 page.entry(" · ", &format!("{}: {reason}", names.join(", ")), theme.dim());
             }
         }
+    }
+    if let Some(model) = &app.view().model {
+        page.heading("The watcher itself");
+        page.list(super::watcher::sentences(&model.watcher).into_iter());
     }
     page.heading("Target");
     target(&mut page, app);
@@ -89,12 +96,21 @@ fn absences(model: &Model) -> Vec<(String, Vec<String>)> {
     found.look("rings", &model.rings, |found, rings| {
         for ring in rings.iter() {
             found.note("state of a ring", &ring.state);
+            found.note("armed operations of a ring", &ring.armed);
             found.note("submissions of a ring", &ring.submissions_per_s);
             found.note("completions of a ring", &ring.completions_per_s);
         }
     });
     found.look("TCP counters", &model.tcp, |_, _| {});
     found.look("cgroup state", &model.frozen, |_, _| {});
+    found.note("cgroup limits", &model.cgroup);
+    found.note("pressure", &model.pressure);
+    found.note("fd census", &model.fd_kinds);
+    found.look("outgoing connections", &model.peers, |found, peers| {
+        for peer in peers.iter() {
+            found.note("segments sent again", &peer.retransmitted_new);
+        }
+    });
     found.look("heartbeat", &model.app, |found, app| {
         found.note("accepts", &app.accepts_per_s);
         found.note("requests", &app.requests_per_s);

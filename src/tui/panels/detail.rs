@@ -8,6 +8,9 @@
 //!
 //!  Evidence, strongest first
 //!   · ring 9 unsubmitted entries: 17 entries, since 12:00:02.000
+//!  rests on: ring memory
+//!  Could not be seen
+//!   · pressure: …
 //!  Ruled out
 //!   · fd-exhausted: 61 of 1024 fds are open.
 //!  What to do
@@ -20,7 +23,7 @@ use ratatui::text::Line;
 use super::super::app::App;
 use super::super::theme::Theme;
 use super::super::{text, units};
-use super::banner::evidence_words;
+use super::banner::{evidence_words, rests_on_words};
 use crate::detect::{Onset, StallKind};
 use crate::diagnose::verdict::Verdict;
 use crate::watch::event::Anchor;
@@ -105,6 +108,14 @@ impl Text {
         self.entry("verdict        ", &reached, plain);
         self.heading("Evidence, strongest first");
         self.list(verdict.evidence.iter().map(|evidence| evidence_words(evidence, anchor)));
+        if !verdict.rests_on.is_empty() {
+            self.entry(" ", &rests_on_words(verdict), self.theme.label());
+        }
+        if !verdict.missing.is_empty() {
+            self.heading("Could not be seen");
+            let missing = verdict.missing.iter();
+            self.list(missing.map(|one| format!("{}: {}", one.tier.name(), one.why)));
+        }
         self.heading("Ruled out");
         let out = verdict.ruled_out.iter();
         self.list(out.map(|out| format!("{}: {}", out.cause.id(), out.because)));

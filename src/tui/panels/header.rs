@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  stallscope  LIVE  pid 4242 hello  tokio-uring  Linux 6.18.2, 2 CPUs
-//!  12:00:07.100 UTC (+7.1 s)  late 0.2 ms, worst 3.1 ms, 0 ticks lost  tick 71 every 100 ms
+//!  12:00:07.100 UTC (+7.1 s)  late 0.2 ms, worst 3.1 ms, 0 lost  tick 71 every 100 ms
 //! ```
 
 use ratatui::buffer::Buffer;
@@ -73,10 +73,13 @@ fn when(app: &App, width: u16, theme: Theme) -> Line<'static> {
     let Some(model) = &view.model else {
         return row.text(&format!("one tick every {interval_ms} ms"), theme.label()).done();
     };
+    // The budget may have made it longer than was asked for.
+    let slowed = model.watcher.slowed();
+    let interval_ms = if slowed { model.watcher.interval_ms } else { interval_ms as f64 };
     let late = view.lateness;
     // A tick that began later than the next was due: the picture is coarser than it pretends.
-    let is_late = late.now_ms >= interval_ms as f64;
-    let was_late = late.worst_ms >= interval_ms as f64;
+    let is_late = late.now_ms >= interval_ms;
+    let was_late = late.worst_ms >= interval_ms;
     let mark = |bad: bool| if bad { "! " } else { "" };
     let style = |bad: bool| if bad { theme.warn() } else { theme.label() };
     let since_ns = model.at_ns.saturating_sub(app.info().anchor.mono_ns);
@@ -85,7 +88,9 @@ fn when(app: &App, width: u16, theme: Theme) -> Line<'static> {
         .text(&format!("{clock} UTC (+{})  ", units::span_ns(since_ns)), theme.plain())
         .text(&format!("{}late {}, ", mark(is_late), units::span_ms(late.now_ms)), style(is_late))
         .text(&format!("worst {}, ", units::span_ms(late.worst_ms)), style(was_late))
-        .text(&format!("{}{} ticks lost", mark(late.lost > 0), late.lost), style(late.lost > 0));
+        .text(&format!("{}{} lost", mark(late.lost > 0), late.lost), style(late.lost > 0));
     let tick = format!("  tick {}", model.seq);
-    row.first_that_fits(&[format!("{tick} every {interval_ms} ms"), tick], theme.label()).done()
+    let every = format!(" every {}", units::span_ms(interval_ms));
+    let choices = [format!("{tick}{every}"), format!(" {every}"), tick];
+    row.first_that_fits(&choices, style(slowed)).done()
 }

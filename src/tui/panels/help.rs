@@ -26,6 +26,8 @@ pub fn lines(app: &App, width: u16, theme: Theme) -> Vec<Line<'static>> {
         "delay: share of the time a thread was ready and waited for a CPU.",
         "sw/s: times a second a thread was put on a CPU. S: its state, as in proc(5).",
         "Accept queues: connections waiting/limit, and dropped since the socket was made (+new).",
+        "Outside: bytes not acknowledged by others, segments sent again (+new); time lost waiting.",
+        "lost: ticks that never came. watcher: its own CPU time and memory; page a says more.",
         "Rings: SQ entries not submitted, CQ completions not reaped, of the entries there are.",
         "All times are UTC; (+7.1 s) is the time since watching began.",
     ] {

@@ -5,6 +5,7 @@
 //! fds   ████████░░  79 %     812/1024   ▂▃▅▆▇█
 //! ports ▏░░░░░░░░░   4 %    1204/28232  ......
 //! cpu   0.98 cores  34 MiB  12 threads  ▂▃▅▆▇█
+//!       52 sockets, 1 ring, 4 files
 //!       most to 10.0.0.7:9092: 800 ports
 //! ```
 
@@ -12,6 +13,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 use stallscope_probes::Reading;
+use stallscope_probes::sample::FdKindsRaw;
 
 use super::super::app::App;
 use super::super::history::Track;
@@ -122,6 +124,10 @@ impl Sheet<'_> {
     /// What one likes to know when there is room.
     fn more(&self, model: &Model) -> Vec<Line<'static>> {
         let mut lines = Vec::new();
+        if let Some(kinds) = model.fd_kinds.got() {
+            let row = self.row("").first_that_fits(&kind_words(kinds), self.theme.label());
+            lines.push(row.done());
+        }
         if let Some(ports) = model.ports.got() {
             let (first, last) = ports.range;
             let range = format!("port range {first}-{last}, {} in TIME_WAIT", ports.time_wait);
@@ -137,4 +143,27 @@ impl Sheet<'_> {
         }
         lines
     }
+}
+
+/// What the fds are, most first: in full, then only the most frequent ones.
+fn kind_words(kinds: &FdKindsRaw) -> Vec<String> {
+    let mut counts = [
+        (kinds.sockets, "sockets"),
+        (kinds.rings, "rings"),
+        (kinds.epolls, "epolls"),
+        (kinds.anonymous, "anonymous"),
+        (kinds.pipes, "pipes"),
+        (kinds.files, "files"),
+    ];
+    counts.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    let words: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| {
+            let name = if *count == 1 { name.trim_end_matches('s') } else { name };
+            format!("{count} {name}")
+        })
+        .collect();
+    let more = if kinds.truncated { ", …" } else { "" };
+    (1..=words.len()).rev().map(|shown| format!("{}{more}", words[..shown].join(", "))).collect()
 }

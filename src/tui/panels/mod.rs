@@ -9,10 +9,13 @@ pub mod header;
 pub mod help;
 pub mod limits;
 pub mod log;
+pub mod outside;
 pub mod rings;
 pub mod threads;
 pub mod throughput;
+pub mod tiers;
 pub mod too_small;
+pub mod watcher;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

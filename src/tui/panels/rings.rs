@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! ─ Rings: SQ unsubmitted/all, CQ unreaped/all ─
-//! ring 9  SQ 17/256  CQ 0/512  overflow 0
-//!   submits 0/s, reaps 0/s    ▂▃▅▆▇█
-//!   armed accept 1, read 52
+//! ring 9  SQ 17/256  CQ 0/512  overflow no
+//!   submits 0/s, reaps 0/s  memory  SQ ▂▃▅▆▇█
+//!   armed accept 1, read 52, 1.2 s ago
 //!   unsubmitted: 12 WRITE, 5 ACCEPT
 //!   unreaped errors: 3 errno 24
 //! ```
@@ -15,7 +15,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 use stallscope_probes::Reading;
-use stallscope_probes::sample::RingState;
+use stallscope_probes::sample::{RingSource, RingState};
 
 use super::super::app::{App, Extent, Pane};
 use super::super::health::Health;
@@ -120,15 +120,21 @@ fn queues(ring: &RingModel, state: &RingState, width: u16, theme: Theme) -> Line
     let listed = ring.armed.got().map_or(0, |armed| armed.overflow);
     // The flag is read at every tick, the list seldom.
     let (overflow, overflow_style) = match (state.overflowing, listed) {
-        (false, _) => (String::from("overflow no"), theme.plain()),
-        (true, 0) => (String::from("overflow yes"), theme.bad()),
-        (true, listed) => (format!("overflow {listed}"), theme.bad()),
+        (false, _) => (String::from("no"), theme.plain()),
+        (true, 0) => (String::from("yes"), theme.bad()),
+        (true, listed) => (listed.to_string(), theme.bad()),
     };
+    // Counters of five digits leave little room, and an overflow must not be cut away.
+    let mut choices = vec![format!("overflow {overflow}"), format!("ovf {overflow}")];
+    if state.overflowing {
+        choices.push(String::from("OVF"));
+    }
+    let gap = if sq.max(cq).max(state.sq_entries) < 1_000 { "  " } else { " " };
     Row::new(width)
-        .text(&format!("ring {}  ", ring.fd), theme.label())
-        .text(&format!("SQ {sq}/{}  ", state.sq_entries), style(sq, state.sq_entries))
-        .text(&format!("CQ {cq}/{}  ", state.cq_entries), style(cq, state.cq_entries))
-        .text(&overflow, overflow_style)
+        .text(&format!("ring {}{gap}", ring.fd), theme.label())
+        .text(&format!("SQ {sq}/{}{gap}", state.sq_entries), style(sq, state.sq_entries))
+        .text(&format!("CQ {cq}/{}{gap}", state.cq_entries), style(cq, state.cq_entries))
+        .first_that_fits(&choices, overflow_style)
         .done()
 }
 
@@ -143,6 +149,11 @@ fn rates(app: &App, ring: &RingModel, only: bool, width: u16, theme: Theme) -> L
             Reading::Absent(_) => row.text("absent", theme.dim()),
         };
     }
+    let source = match ring.source {
+        RingSource::Memory { .. } => String::from("  memory"),
+        RingSource::Fdinfo(_) => String::from("  fdinfo"),
+    };
+    row = row.first_that_fits(&[source], theme.label());
     // The history is the sum over all rings: beside one of several it would mislead.
     if only && row.left > 12 {
         let row = row.text("  SQ ", theme.label());
@@ -182,7 +193,7 @@ fn armed(
     }
     let mut row = row.text(&parts.join(", "), theme.plain());
     let age_ns = now_ns.saturating_sub(armed.at_ns);
-    let age = format!("  read {} ago", units::span_ns(age_ns));
+    let age = format!(", {} ago", units::span_ns(age_ns));
     if age_ns as f64 / 1e6 >= OLD_MS && text::width(&age) <= row.left {
         row = row.text(&age, theme.label());
     }
