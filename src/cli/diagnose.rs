@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let verdict: Verdict = session.engine().conclude();
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", json::verdict(&verdict, session.anchor))?;
+        writeln!(out, "{}", json::line(&json::verdict(&verdict, session.anchor)))?;
     } else {
         write!(out, "{}", text::verdict(&session.target, &verdict, session.anchor))?;
     }

@@ -118,7 +118,7 @@ fn headless(
     let anchor = session.anchor;
     let mut out = std::io::stdout().lock();
     let mut line = |value: serde_json::Value| -> std::io::Result<()> {
-        writeln!(out, "{value}")?;
+        writeln!(out, "{}", json::line(&value))?;
         out.flush()
     };
     let begun = line(json::target(&session.target, &session.environment, anchor));

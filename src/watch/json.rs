@@ -1,6 +1,9 @@
 //! The JSON lines of `watch --headless` and `diagnose --json`. Schema: `docs/json.md`.
 //!
-//! Text from the observed process is escaped by `serde_json`, control characters included.
+//! Text from the observed process is escaped: the control characters of ASCII by `serde_json`, those
+//! that it lets pass by [`line()`].
+
+use std::fmt::Write;
 
 use serde_json::{Value as Json, json};
 
@@ -9,6 +12,34 @@ use crate::detect::Onset;
 use crate::diagnose::verdict::{Evidence, Value, Verdict};
 use crate::model::Model;
 use crate::model::tiers::{TierModel, TierStatus};
+
+/// The text of one line, without its end: what a terminal takes for a command is escaped.
+///
+/// `serde_json` escapes what JSON demands, the first 32 control characters. DEL, the C1 controls
+/// (U+009B begins a control sequence, as ESC [ does) and those that turn the direction of text pass
+/// it. They can stand in strings only, where `\u` means the same.
+pub fn line(value: &Json) -> String {
+    let text = value.to_string();
+    if !text.contains(is_command) {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if is_command(letter) {
+            // All of them lie below U+10000: one unit of UTF-16.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped
+}
+
+/// Controls, and U+061C, U+200E, U+200F, U+202A to U+202E, U+2066 to U+2069 (Unicode Annex 9).
+fn is_command(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
 
 /// `{"type":"target",…}`.
 pub fn target(target: &Target, environment: &Environment, anchor: Anchor) -> Json {
@@ -160,6 +191,16 @@ mod tests {
     use crate::model::ModelBuilder;
     use crate::model::tiers::Tier;
     use crate::watch::world::{Kind, Phase, World, run};
+
+    #[test]
+    fn no_line_commands_a_terminal_and_every_line_means_what_it_meant() {
+        let hostile = "a\u{1b}[31m\u{9b}31m\u{7f}\u{85}\u{202e}fdp\u{2066}é\"\\\n";
+        let value = json!({ "comm": hostile, hostile: 1 });
+        let line = line(&value);
+        assert!(!line.contains(is_command), "{line}");
+        assert!(line.contains("\\u009b31m\\u007f") && line.contains('é'), "{line}");
+        assert_eq!(serde_json::from_str::<Json>(&line).unwrap(), value);
+    }
 
     const KIND: Kind = Kind { ring: true, page: true, rights: true };
     const ANCHOR: Anchor = Anchor { mono_ns: 0, real_ns: 0 };

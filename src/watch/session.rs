@@ -259,9 +259,9 @@ const fn next_due(due_ns: u64, interval_ns: u64, now_ns: u64) -> u64 {
 }
 
 /// Ticks between this and the next that did not take place.
-const fn missed(due_ns: u64, next_ns: u64, interval_ns: u64) -> u64 {
-    let ticks = if interval_ns == 0 { 0 } else { next_ns.saturating_sub(due_ns) / interval_ns };
-    ticks.saturating_sub(1)
+fn missed(due_ns: u64, next_ns: u64, interval_ns: u64) -> u64 {
+    let ticks = next_ns.saturating_sub(due_ns).checked_div(interval_ns);
+    ticks.map_or(0, |ticks| ticks.saturating_sub(1))
 }
 
 /// How a sleep ended.

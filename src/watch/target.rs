@@ -98,7 +98,8 @@ pub fn resolve(selection: Selection) -> Result<Target, TargetError> {
         pid,
         comm: identity.comm,
         cmdline: identity.cmdline,
-        exe: identity.exe,
+        // Not every path is UTF-8, and JSON and recordings hold nothing else.
+        exe: identity.exe.map(|exe| exe.to_string_lossy().into_owned().into()),
         start_time_ticks: identity.start_time_ticks,
         foreign_netns: false,
         siblings,
