@@ -203,7 +203,7 @@ fn files_that_are_no_recordings() {
             "this is no stallscope recording",
         );
         fails(&[command, &file("newer", b"STALLREC\x09\0")], "format version 9");
-        fails(&[command, &file("cut", b"STALLREC\x01\0\x10\0")], "no readable header");
+        fails(&[command, &file("cut", b"STALLREC\x02\0\x10\0")], "no readable header");
     }
     assert!(!folder.path().join("foreign.html").exists());
 }

@@ -21,7 +21,8 @@ use crate::watch::{json, now_ns};
 
 /// Watch a process from outside until it stalls, ends, or you quit.
 ///
-/// Reads procfs and sock_diag only: no ptrace, no signals; nothing in the target changes. On a
+/// Reads procfs, sock_diag and, read-only, the memory of rings: no ptrace, no signals; nothing in
+/// the target changes. On a
 /// terminal it shows a TUI (? for help); with --headless, or when stdout is no terminal, one JSON
 /// object a line.
 ///

@@ -12,7 +12,7 @@ use stallscope_probes::{Probe, Reading, Why};
 use super::peers::Peers;
 use super::resources::Resources;
 use super::threads::Roles;
-use super::tiers::{self, TierModel};
+use super::tiers::{self, Tier, TierModel};
 use super::watcher::Watcher;
 use super::{
     AppModel, FdsModel, ListenerModel, Model, PortsModel, ProcessModel, RingModel, ServedModel,
@@ -95,7 +95,20 @@ impl ModelBuilder {
             cgroup: self.resources.cgroup(&sample.cgroup),
             pressure: self.resources.pressure(&sample.pressure),
             watcher: self.watcher.push(at_ns, &sample.watcher),
-            tiers: share(&mut self.shared.tiers, tiers::of(sample)),
+            tiers: self.tiers(sample),
+        }
+    }
+
+    /// The tiers are put into words only when one of them has changed: most ticks are alike.
+    fn tiers(&mut self, sample: &Sample) -> Arc<[TierModel]> {
+        let classes = tiers::classes(sample);
+        match &self.shared.tiers {
+            Some((then, tiers)) if *then == classes => Arc::clone(tiers),
+            _ => {
+                let tiers: Arc<[TierModel]> = tiers::of(sample).into();
+                self.shared.tiers = Some((classes, Arc::clone(&tiers)));
+                tiers
+            }
         }
     }
 
@@ -355,7 +368,7 @@ struct SharedLists {
     listeners: Option<Arc<[ListenerModel]>>,
     served: Option<Arc<[ServedModel]>>,
     rings: Option<Arc<[RingModel]>>,
-    tiers: Option<Arc<[TierModel]>>,
+    tiers: Option<([Option<Why>; Tier::ALL.len()], Arc<[TierModel]>)>,
 }
 
 /// `list`, or `last` where the two are equal: so many ticks are kept that copies would cost.

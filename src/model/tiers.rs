@@ -201,7 +201,7 @@ impl TierStatus {
     /// Whether it may be otherwise at the next look, without anything having changed: not due
     /// yet, or the kernel held a lock just then.
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Absent { class: Why::NotSampled | Why::NoPrevious | Why::Locked, .. })
+        matches!(self, Self::Absent { class, .. } if is_passing(*class))
     }
 
     /// Whether coming from `before` to this is news: not that a slow probe has had its first turn.
@@ -215,6 +215,10 @@ impl TierStatus {
         };
         !same && !came_up && !self.is_passing()
     }
+}
+
+const fn is_passing(class: Why) -> bool {
+    matches!(class, Why::NotSampled | Why::NoPrevious | Why::Locked)
 }
 
 /// One tier and how it stands.
@@ -244,6 +248,60 @@ pub(super) fn of(sample: &Sample) -> Vec<TierModel> {
         Tier::Pressure => plain(tier, &sample.pressure.reading),
     };
     Tier::ALL.into_iter().map(|tier| TierModel { tier, status: status(tier) }).collect()
+}
+
+/// The class of every reason why something is absent in `sample`, for each tier: as long as these
+/// stay as they are, so do the tiers, but for the wording. Makes no text, unlike [`of`].
+pub(super) fn classes(sample: &Sample) -> [Option<Why>; Tier::ALL.len()] {
+    fn class<T>(reading: &Reading<T>) -> Option<Why> {
+        reading.absence().map(|absence| absence.why)
+    }
+    fn among<T>(
+        list: &Reading<Vec<T>>,
+        empty: Why,
+        of_one: impl Fn(&T) -> Option<Why>,
+    ) -> Option<Why> {
+        let Some(all) = list.got() else { return class(list) };
+        // As in `first_reason`: one that has no reason decides.
+        let mut settled = Some(empty);
+        for (at, one) in all.iter().enumerate() {
+            let why = of_one(one)?;
+            if at == 0 || (settled.is_some_and(is_passing) && !is_passing(why)) {
+                settled = Some(why);
+            }
+        }
+        settled
+    }
+    let threads = &sample.threads.reading;
+    let rings = &sample.rings.reading;
+    Tier::ALL.map(|tier| match tier {
+        Tier::Process => class(&sample.process.reading),
+        Tier::Threads => class(threads),
+        Tier::ThreadCalls => {
+            among(threads, Why::Gone, |thread| class(&thread.wchan).and(class(&thread.syscall)))
+        }
+        Tier::KernelStacks => among(threads, Why::Gone, |thread| class(&thread.kernel_stack)),
+        Tier::Fds => class(&sample.fds.reading),
+        Tier::FdCensus => class(&sample.fd_kinds.reading),
+        Tier::Listeners => class(&sample.listeners.reading),
+        Tier::Connections => class(&sample.sockets.reading),
+        Tier::Peers => class(&sample.peers.reading),
+        Tier::RingMemory => among(rings, Why::Unsupported, |ring| match &ring.source {
+            RingSource::Memory { .. } => class(&ring.state),
+            RingSource::Fdinfo(absence) => Some(absence.why),
+        }),
+        Tier::RingFdinfo => among(rings, Why::Unsupported, |ring| match &ring.source {
+            RingSource::Memory { .. } => class(&ring.armed),
+            RingSource::Fdinfo(_) => class(&ring.armed).and(class(&ring.state)),
+        }),
+        Tier::Counters => class(&sample.tcp.reading),
+        Tier::Heartbeat => class(&sample.heartbeat.reading),
+        Tier::Cgroup => match sample.cgroup.got() {
+            Some(raw) if raw.frozen.is_none() && tells_nothing(raw) => Some(Why::Unsupported),
+            _ => class(&sample.cgroup.reading),
+        },
+        Tier::Pressure => class(&sample.pressure.reading),
+    })
 }
 
 fn plain<T>(tier: Tier, reading: &Reading<T>) -> TierStatus {

@@ -157,8 +157,8 @@ impl Rings {
     /// operations are in flight, whether the kernel polls the queue, how long the entries are, and
     /// whether the memory is what it was taken for. Takes the ring's lock (see [`read_fdinfo`]).
     ///
-    /// `now_ns` gives the time, `CLOCK_MONOTONIC`. Returns the fd that was read, if there was one.
-    pub fn read_fdinfo(&mut self, now_ns: impl Fn() -> u64) -> Option<i32> {
+    /// `clock` gives the time, `CLOCK_MONOTONIC`. Returns the fd that was read, if there was one.
+    pub fn read_fdinfo(&mut self, clock: impl Fn() -> u64) -> Option<i32> {
         let at = (0..self.followed.len()).min_by_key(|at| self.followed[*at].fdinfo_read)?;
         self.fdinfo_reads += 1;
         let (proc_root, pid) = (&self.proc_root, self.pid);
@@ -176,7 +176,7 @@ impl Rings {
             let entries = (memory.layout().sq_entries, memory.layout().cq_entries);
             (judge(entries, &before, &parsed, &after), parsed)
         });
-        ring.take(parsed, now_ns());
+        ring.take(parsed, clock());
         match verdict {
             Verdict::None => {}
             Verdict::Confirmed => ring.confirm(),

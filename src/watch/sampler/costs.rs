@@ -24,11 +24,11 @@ const PACES: [(ProbeId, u64, u64); 8] = [
     (ProbeId::Threads, 0, 20),
     (ProbeId::FdCensus, 250 * MS, 5),
     (ProbeId::Connections, 1_000 * MS, 5),
-    (ProbeId::Peers, 250 * MS, 3),
-    // Takes the ring's lock: never oftener than once a second unless something is wrong.
-    (ProbeId::RingFdinfo, 1_000 * MS, 3),
-    (ProbeId::Counters, 200 * MS, 5),
-    (ProbeId::Cgroup, 250 * MS, 3),
+    (ProbeId::Peers, 500 * MS, 3),
+    // Takes the ring's lock: never oftener than this unless something is wrong.
+    (ProbeId::RingFdinfo, 2_000 * MS, 3),
+    (ProbeId::Counters, 500 * MS, 5),
+    (ProbeId::Cgroup, 500 * MS, 3),
 ];
 
 /// On suspicion a probe may take one part in this many of the time, while there are savings.

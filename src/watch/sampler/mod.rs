@@ -38,7 +38,7 @@ const OWN_EVERY_NS: u64 = 1_000 * MS;
 /// How often kernel stacks are read on suspicion.
 const STACKS_EVERY_NS: u64 = 500 * MS;
 /// Each thread is read in full at least this often.
-const THREADS_FULL_WITHIN_NS: u64 = 1_000 * MS;
+const THREADS_FULL_WITHIN_NS: u64 = 2_000 * MS;
 
 /// A tick that is due.
 #[derive(Debug, Clone, Copy)]
@@ -294,7 +294,9 @@ impl Sampler {
         let full_within = THREADS_FULL_WITHIN_NS / due.interval_ns.max(1);
         let asked = threads::Ask {
             threads: count,
-            important: due.important_tids,
+            // One that has not been on a CPU sleeps where it slept. What escapes that way, a thread
+            // that waits for a CPU, matters when something does not move.
+            important: if due.suspicious { due.important_tids } else { &[] },
             full_within: u32::try_from(full_within).unwrap_or(u32::MAX).max(1),
             stacks,
             switches: true,
