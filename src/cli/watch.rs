@@ -22,9 +22,8 @@ use crate::watch::{json, now_ns};
 /// Watch a process from outside until it stalls, ends, or you quit.
 ///
 /// Reads procfs, sock_diag and, read-only, the memory of rings: no ptrace, no signals; nothing in
-/// the target changes. On a
-/// terminal it shows a TUI (? for help); with --headless, or when stdout is no terminal, one JSON
-/// object a line.
+/// the target changes. On a terminal it shows a TUI (? for help); with --headless, or when stdout
+/// is no terminal, one JSON object a line.
 ///
 /// Exit status: 0 healthy to the end, 3 a stall was seen, 1 an error, or too little could be seen,
 /// 2 usage.

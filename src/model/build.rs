@@ -12,7 +12,7 @@ use stallscope_probes::{Probe, Reading, Why};
 use super::peers::Peers;
 use super::resources::Resources;
 use super::threads::Roles;
-use super::tiers::{self, Tier, TierModel};
+use super::tiers::{self, Classes, TierModel};
 use super::watcher::Watcher;
 use super::{
     AppModel, FdsModel, ListenerModel, Model, PortsModel, ProcessModel, RingModel, ServedModel,
@@ -368,7 +368,7 @@ struct SharedLists {
     listeners: Option<Arc<[ListenerModel]>>,
     served: Option<Arc<[ServedModel]>>,
     rings: Option<Arc<[RingModel]>>,
-    tiers: Option<([Option<Why>; Tier::ALL.len()], Arc<[TierModel]>)>,
+    tiers: Option<(Classes, Arc<[TierModel]>)>,
 }
 
 /// `list`, or `last` where the two are equal: so many ticks are kept that copies would cost.

@@ -250,9 +250,12 @@ pub(super) fn of(sample: &Sample) -> Vec<TierModel> {
     Tier::ALL.into_iter().map(|tier| TierModel { tier, status: status(tier) }).collect()
 }
 
+/// Of each tier, in order, the class of the reason why it is absent.
+pub(super) type Classes = [Option<Why>; Tier::ALL.len()];
+
 /// The class of every reason why something is absent in `sample`, for each tier: as long as these
 /// stay as they are, so do the tiers, but for the wording. Makes no text, unlike [`of`].
-pub(super) fn classes(sample: &Sample) -> [Option<Why>; Tier::ALL.len()] {
+pub(super) fn classes(sample: &Sample) -> Classes {
     fn class<T>(reading: &Reading<T>) -> Option<Why> {
         reading.absence().map(|absence| absence.why)
     }

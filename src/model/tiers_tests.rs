@@ -18,12 +18,14 @@ fn status(sample: &Sample, tier: Tier) -> TierStatus {
     let classes = classes(sample);
     for (at, model) in of(sample).iter().enumerate() {
         // What decides whether the words are made anew agrees with the words.
-        match (&model.status, classes[at]) {
-            (TierStatus::Active, None) => {}
-            (TierStatus::Failed { .. }, Some(Why::Failed | Why::Malformed)) => {}
-            (TierStatus::Absent { class, .. }, Some(then)) if *class == then => {}
-            (words, class) => panic!("{:?}: {words:?} against {class:?}", model.tier),
-        }
+        let agrees = match (&model.status, classes[at]) {
+            (TierStatus::Active, class) => class.is_none(),
+            (TierStatus::Failed { .. }, class) => {
+                matches!(class, Some(Why::Failed | Why::Malformed))
+            }
+            (TierStatus::Absent { class, .. }, then) => then == Some(*class),
+        };
+        assert!(agrees, "{model:?} against {:?}", classes[at]);
     }
     of(sample).into_iter().find(|model| model.tier == tier).unwrap().status
 }
