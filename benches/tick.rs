@@ -58,7 +58,7 @@ impl Clients {
         let (address, count) = spec.split_once(' ').unwrap();
         let count = 0..count.parse::<usize>().unwrap();
         let _held: Vec<_> = count.map(|_| TcpStream::connect(address).unwrap()).collect();
-        std::io::stdout().write_all(b"k").unwrap();
+        std::io::stdout().write_all(b"k\n").unwrap();
         std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     }
 }
@@ -120,7 +120,7 @@ fn ticks(criterion: &mut Criterion) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut clients = Clients::start(&listener, connections);
         let served: Vec<_> = (0..connections).map(|_| listener.accept().unwrap()).collect();
-        clients.0.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        clients.0.stdout.take().unwrap().read_exact(&mut [0; 2]).unwrap();
         for (name, probes) in [("fast", Probes::Auto), ("procfs alone", Probes::Procfs)] {
             let mut sampler = Sampler::new(pid, start, None, probes);
             // The first looks are not what is measured.
