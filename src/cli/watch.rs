@@ -34,7 +34,7 @@ pub struct Args {
     /// Time between samples, 5ms to 10s
     #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = interval)]
     interval: Duration,
-    /// CPU time the watcher may use, in percent of one core; it keeps to that by slowing down
+    /// CPU time that sampling may use, in percent of one core; it keeps to that by slowing down
     #[arg(long, value_name = "PERCENT", default_value = "1%", value_parser = budget_ppm)]
     budget: u32,
     /// What to read from
