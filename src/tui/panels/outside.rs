@@ -59,7 +59,11 @@ fn title(model: &Model, rows: usize) -> String {
     // The title and the line for the whole.
     let hidden = (peers.len() + 2).saturating_sub(rows);
     let hidden = if hidden > 0 { format!(", {hidden} not shown") } else { String::new() };
-    format!("Outside: {} connections to others, {waiting} wait{hidden}", peers.len())
+    let named = match peers.len() {
+        1 => String::from("1 connection to another"),
+        count => format!("{count} connections to others"),
+    };
+    format!("Outside: {named}, {waiting} wait{hidden}")
 }
 
 /// The cgroup and the pressure.
