@@ -153,11 +153,14 @@ fn details(facts: &Facts<'_>, ring: &RingModel, state: &RingState) -> Markup {
                     " in the overflow list"
                 }
             }
-            @if state.sq_dropped.unwrap_or(0) > 0 || state.cq_lost.unwrap_or(0) > 0 {
+            // The memory tells both, fdinfo neither.
+            @if let (Some(dropped), Some(lost)) = (state.sq_dropped, state.cq_lost)
+                && (dropped > 0 || lost > 0)
+            {
                 dt { "Lost since it was made" }
                 dd {
-                    (count(state.sq_dropped.unwrap_or(0).into())) " entries refused as malformed, "
-                    (count(state.cq_lost.unwrap_or(0).into())) " completions lost for want of memory"
+                    (count(dropped.into())) " entries refused as malformed, "
+                    (count(lost.into())) " completions lost for want of memory"
                 }
             }
             dt { "Failed, not reaped" }
