@@ -15,13 +15,6 @@ pub(super) fn errno(number: i32) -> String {
         .map_or_else(|| format!("errno {number}"), |(_, name)| (*name).to_owned())
 }
 
-/// An `io_uring` operation by name (`enum io_uring_op`, `include/uapi/linux/io_uring.h`).
-pub(super) fn opcode(number: u8) -> String {
-    OPCODES
-        .get(usize::from(number))
-        .map_or_else(|| format!("opcode {number}"), |name| (*name).to_owned())
-}
-
 /// What a cause is called in a headline; the id stands beside it.
 pub(super) fn cause(cause: Cause) -> &'static str {
     match cause.id() {
@@ -87,67 +80,6 @@ const ERRNO: [(i32, &str); 48] = [
     (125, "ECANCELED"),
 ];
 
-const OPCODES: [&str; 58] = [
-    "NOP",
-    "READV",
-    "WRITEV",
-    "FSYNC",
-    "READ_FIXED",
-    "WRITE_FIXED",
-    "POLL_ADD",
-    "POLL_REMOVE",
-    "SYNC_FILE_RANGE",
-    "SENDMSG",
-    "RECVMSG",
-    "TIMEOUT",
-    "TIMEOUT_REMOVE",
-    "ACCEPT",
-    "ASYNC_CANCEL",
-    "LINK_TIMEOUT",
-    "CONNECT",
-    "FALLOCATE",
-    "OPENAT",
-    "CLOSE",
-    "FILES_UPDATE",
-    "STATX",
-    "READ",
-    "WRITE",
-    "FADVISE",
-    "MADVISE",
-    "SEND",
-    "RECV",
-    "OPENAT2",
-    "EPOLL_CTL",
-    "SPLICE",
-    "PROVIDE_BUFFERS",
-    "REMOVE_BUFFERS",
-    "TEE",
-    "SHUTDOWN",
-    "RENAMEAT",
-    "UNLINKAT",
-    "MKDIRAT",
-    "SYMLINKAT",
-    "LINKAT",
-    "MSG_RING",
-    "FSETXATTR",
-    "SETXATTR",
-    "FGETXATTR",
-    "GETXATTR",
-    "SOCKET",
-    "URING_CMD",
-    "SEND_ZC",
-    "SENDMSG_ZC",
-    "READ_MULTISHOT",
-    "WAITID",
-    "FUTEX_WAIT",
-    "FUTEX_WAKE",
-    "FUTEX_WAITV",
-    "FIXED_FD_INSTALL",
-    "FTRUNCATE",
-    "BIND",
-    "LISTEN",
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,12 +88,5 @@ mod tests {
     fn known_numbers_have_names_and_others_stay_numbers() {
         assert_eq!(errno(24), "EMFILE");
         assert_eq!(errno(9999), "errno 9999");
-        // The numbers that the ring tests of this project measured.
-        for (number, name) in
-            [(13, "ACCEPT"), (22, "READ"), (23, "WRITE"), (26, "SEND"), (27, "RECV")]
-        {
-            assert_eq!(opcode(number), name);
-        }
-        assert_eq!(opcode(200), "opcode 200");
     }
 }

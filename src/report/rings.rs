@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use maud::{Markup, html};
-use stallscope_probes::Reading;
 use stallscope_probes::sample::{RingSource, RingState};
+use stallscope_probes::{Reading, ring};
 
 use super::facts::{Episode, Facts};
 use super::names;
@@ -177,7 +177,7 @@ fn details(facts: &Facts<'_>, ring: &RingModel, state: &RingState) -> Markup {
                     Reading::Got(armed) => {
                         ul.chips {
                             @for (opcode, times) in &armed.operations {
-                                li { code { (names::opcode(*opcode)) } " × " (count((*times).into())) }
+                                li { code { (ring::opcode_name(*opcode)) } " × " (count((*times).into())) }
                             }
                         }
                     }

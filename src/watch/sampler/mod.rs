@@ -182,7 +182,7 @@ impl Sampler {
             self.follow_rings();
             if has_new {
                 // Whose the new one is can be told now.
-                self.network.read_listeners(&self.census.last, &mut self.paces, ask);
+                self.network.dump_listeners(&self.census.last, &mut self.paces, ask);
             }
         }
         self.read_ring_fdinfo(ask);

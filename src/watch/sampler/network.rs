@@ -95,9 +95,16 @@ impl Network {
         if !paces.is_due(ProbeId::Listeners, ask) {
             return false;
         }
-        if self.ask_listeners_again(paces, ask) {
-            return false;
-        }
+        !self.ask_listeners_again(paces, ask) && self.dump_listeners(census, paces, ask)
+    }
+
+    /// Lists the listeners of the namespace, due or not; true when there is a new one.
+    pub(super) fn dump_listeners(
+        &mut self,
+        census: &Reading<fds::Census>,
+        paces: &mut Paces,
+        ask: Ask<'_>,
+    ) -> bool {
         self.dumped_ns = crate::watch::now_ns();
         let mut has_new = false;
         let (from, port, seen) = (&self.from, self.port, &mut self.seen);
