@@ -11,7 +11,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 // The names by which the made-up server knows its crate.
 use stallscope::watch::{engine, event};
-use stallscope::{diagnose, report, tui};
+use stallscope::{detect, diagnose, report, tui};
 use stallscope_probes::sample::{FdLimitRaw, Sample};
 
 use engine::Engine;

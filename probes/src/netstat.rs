@@ -78,6 +78,8 @@ pub fn parse(netstat: &[u8], snmp: &[u8]) -> Reading<TcpRaw> {
     let extended = each_counter(netstat, "TcpExt:", |name, value| match name {
         "ListenOverflows" => tcp.listen_overflows = value(),
         "ListenDrops" => tcp.listen_drops = value(),
+        "TCPReqQFullDrop" => tcp.req_q_full_drops = value(),
+        "TCPReqQFullDoCookies" => tcp.req_q_full_cookies = value(),
         _ => {}
     });
     let basic = each_counter(snmp, "Tcp:", |name, value| match name {
@@ -132,6 +134,8 @@ mod tests {
             active_opens: Some(10),
             out_rsts: Some(0),
             retrans_segs: Some(6),
+            req_q_full_drops: Some(0),
+            req_q_full_cookies: Some(0),
         };
         assert_eq!(tcp.got(), Some(&expected));
     }

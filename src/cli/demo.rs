@@ -223,6 +223,7 @@ impl Progress {
                 Event::Recovered { stalled_ms, .. } => {
                     println!("{time}  RECOVERED after {stalled_ms:.0} ms");
                 }
+                Event::Forecast(forecast) => println!("{time}  AHEAD {}", forecast.text),
                 Event::Note { text, .. } => println!("{time}  {text}"),
             }
         }

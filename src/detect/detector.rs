@@ -301,7 +301,9 @@ fn refine(stalled: Stalled, kind: StallKind, now: &Model) -> Onset {
     let recorded = page.and_then(|page| match kind {
         StallKind::Accept => page.last_accept_ns,
         StallKind::Runtime => page.beat_ns.max(page.last_response_ns),
+        StallKind::Answers => page.last_response_ns,
         StallKind::Ring | StallKind::Stopped => page.last_accept_ns.max(page.last_response_ns),
+        StallKind::Listener | StallKind::Full | StallKind::Throttled => None,
     });
     let recorded = recorded.filter(|at_ns| {
         stalled.before_watch || at_ns.saturating_add(REFINE_MAX_NS) >= stalled.at_ns
@@ -323,6 +325,12 @@ fn refine(stalled: Stalled, kind: StallKind, now: &Model) -> Onset {
         (None, StallKind::Runtime) => {
             (stalled.at_ns, stalled.within_ns, "the last change on any connection")
         }
+        (None, StallKind::Answers) => {
+            (stalled.at_ns, stalled.within_ns, "the last answer on any connection")
+        }
+        (None, StallKind::Listener | StallKind::Full | StallKind::Throttled) => {
+            (stalled.at_ns, stalled.within_ns, "the last sample in another state")
+        }
         (None, StallKind::Stopped) => {
             (stalled.at_ns, stalled.within_ns, "the last sample in another state")
         }
@@ -335,5 +343,6 @@ fn refine(stalled: Stalled, kind: StallKind, now: &Model) -> Onset {
         detected_ns: now.at_ns,
         demand: stalled.demand,
         last_progress: last_progress.to_owned(),
+        partial: None,
     }
 }

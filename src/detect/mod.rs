@@ -1,11 +1,13 @@
 //! From the stream of models to the onset of a stall and to recovery. Pure: time is passed in.
 
 mod detector;
+mod forecast;
 mod looks;
 pub mod thresholds;
 mod track;
 
 pub use detector::{Detector, Transition};
+pub use forecast::{Forecast, ForecastKind};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,14 @@ pub enum StallKind {
     Runtime,
     /// Connections wait in the accept queue and none is accepted.
     Accept,
+    /// Connections are accepted, and their requests are not answered.
+    Answers,
+    /// A listening socket is gone: connections are refused.
+    Listener,
+    /// A queue or table is full: new connections are turned away, or cannot be made.
+    Full,
+    /// The process gets hardly any CPU time of its cgroup.
+    Throttled,
 }
 
 /// A stall has begun.
@@ -40,4 +50,6 @@ pub struct Onset {
     pub demand: String,
     /// What progressed last, in words.
     pub last_progress: String,
+    /// What goes on all the same, in words, when only a part is stalled.
+    pub partial: Option<String>,
 }

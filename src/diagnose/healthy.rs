@@ -58,6 +58,8 @@ pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
         missing: missing(Some(last)),
         evidence,
         ruled_out: Vec::new(),
+        chain: Vec::new(),
+        unknowable: Vec::new(),
         next: Vec::new(),
     }
 }
@@ -162,6 +164,8 @@ fn unseen(now_ns: u64, summary: String, last: Option<&Model>) -> Verdict {
         ruled_out: Vec::new(),
         rests_on: Vec::new(),
         missing: missing(last),
+        chain: Vec::new(),
+        unknowable: Vec::new(),
         next: super::next_steps(Cause::Unknown),
     }
 }

@@ -48,7 +48,7 @@ fn next_steps(cause: Cause) -> Vec<String> {
         Cause::RuntimeBlocked => runtime_blocked::NEXT,
         Cause::ProcessStopped => process_stopped::NEXT,
         Cause::Unknown => unknown::NEXT,
-        Cause::HealthyIdle | Cause::HealthyBusy => &[],
+        _ => &[],
     };
     steps.iter().map(|&step| step.to_owned()).collect()
 }
@@ -59,9 +59,7 @@ fn examine(cause: Cause, case: &Case<'_>) -> Finding {
         Cause::SqNotFlushed => sq_not_flushed::examine(case),
         Cause::RuntimeBlocked => runtime_blocked::examine(case),
         Cause::FdExhausted => fd_exhausted::examine(case),
-        Cause::HealthyIdle | Cause::HealthyBusy | Cause::Unknown => {
-            Finding::Excluded(String::from("not a cause of stalls"))
-        }
+        _ => Finding::Excluded(String::from("not a cause of stalls")),
     }
 }
 
@@ -98,6 +96,8 @@ pub fn diagnose(case: &Case<'_>) -> Verdict {
         missing: missing(case.last()),
         evidence: account.evidence,
         ruled_out,
+        chain: Vec::new(),
+        unknowable: Vec::new(),
         next: next_steps(cause),
     }
 }

@@ -85,6 +85,8 @@ fn demanded(case: &Case<'_>) -> Tier {
         // A server with a page is judged by it, another by what its clients sent.
         StallKind::Runtime if last.app.got().is_some() => Tier::Heartbeat,
         StallKind::Runtime => Tier::Connections,
-        StallKind::Accept => Tier::Listeners,
+        StallKind::Accept | StallKind::Listener | StallKind::Full => Tier::Listeners,
+        StallKind::Answers => Tier::Connections,
+        StallKind::Throttled => Tier::Cgroup,
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stallscope_probes::sample::{
-    CgroupRaw, HeartbeatRaw, ListenerRaw, ProcessRaw, RingRaw, RingState, Sample, SocketsRaw,
-    TcpRaw, ThreadRaw,
+    CgroupRaw, EpollRaw, HeartbeatRaw, ListenerRaw, ProcessRaw, RingRaw, RingState, Sample,
+    SocketsRaw, TcpRaw, ThreadRaw,
 };
 use stallscope_probes::{Probe, Reading, Why};
 
@@ -94,6 +94,13 @@ impl ModelBuilder {
             frozen: sample.cgroup.reading.as_ref().and_then(frozen),
             cgroup: self.resources.cgroup(&sample.cgroup),
             pressure: self.resources.pressure(&sample.pressure),
+            tables: sample.tables.reading.clone(),
+            epolls: sample
+                .epolls
+                .reading
+                .as_ref()
+                .map(|epolls| share(&mut self.shared.epolls, epolls.clone())),
+            active: sample.active.reading.clone(),
             watcher: self.watcher.push(at_ns, &sample.watcher),
             tiers: self.tiers(sample),
         }
@@ -323,6 +330,10 @@ impl ModelBuilder {
             listen_drops_new: new(now.listen_drops, before.listen_drops),
             passive_opens_new: new(now.passive_opens, before.passive_opens),
             active_opens_new: new(now.active_opens, before.active_opens),
+            out_rsts_new: new(now.out_rsts, before.out_rsts),
+            retrans_segs_new: new(now.retrans_segs, before.retrans_segs),
+            req_q_full_drops_new: new(now.req_q_full_drops, before.req_q_full_drops),
+            req_q_full_cookies_new: new(now.req_q_full_cookies, before.req_q_full_cookies),
         })
     }
 
@@ -368,6 +379,7 @@ struct SharedLists {
     listeners: Option<Arc<[ListenerModel]>>,
     served: Option<Arc<[ServedModel]>>,
     rings: Option<Arc<[RingModel]>>,
+    epolls: Option<Arc<[EpollRaw]>>,
     tiers: Option<(Classes, Arc<[TierModel]>)>,
 }
 

@@ -37,6 +37,9 @@ pub(in crate::model) fn nothing(seq: u64) -> Sample {
         peers: Probe::not_sampled(""),
         cgroup: Probe::not_sampled(""),
         pressure: Probe::not_sampled(""),
+        tables: Probe::not_sampled(""),
+        epolls: Probe::not_sampled(""),
+        active: Probe::not_sampled(""),
         watcher: WatcherRaw::default(),
     }
 }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stallscope_probes::Reading;
 use stallscope_probes::sample::{
-    ArmedRaw, FdKindsRaw, FdLimitRaw, HeartbeatRaw, Holder, RingSource, RingState, ServedRaw,
-    SyscallRaw, TaskState,
+    ActiveRaw, ArmedRaw, EpollRaw, FdKindsRaw, FdLimitRaw, HeartbeatRaw, Holder, RingSource,
+    RingState, ServedRaw, SyscallRaw, TablesRaw, TaskState,
 };
 
 pub use build::ModelBuilder;
@@ -64,6 +64,12 @@ pub struct Model {
     pub cgroup: Reading<CgroupModel>,
     /// Time that tasks waited for want of a resource, of late.
     pub pressure: Reading<PressureModel>,
+    /// Tables that it shares with others and that can be full.
+    pub tables: Reading<TablesRaw>,
+    /// Its epoll instances, from the last look at them (on suspicion only).
+    pub epolls: Reading<Arc<[EpollRaw]>>,
+    /// What a connection of the watcher's own met with.
+    pub active: Reading<ActiveRaw>,
     /// What watching costs.
     pub watcher: WatcherModel,
     /// Which kinds of evidence there are, and why not the others. In JSON they have a line of
@@ -232,6 +238,14 @@ pub struct TcpModel {
     pub passive_opens_new: Option<u64>,
     /// Connections begun.
     pub active_opens_new: Option<u64>,
+    /// Resets sent.
+    pub out_rsts_new: Option<u64>,
+    /// Segments sent again.
+    pub retrans_segs_new: Option<u64>,
+    /// SYNs dropped because too many handshakes were under way.
+    pub req_q_full_drops_new: Option<u64>,
+    /// The same, answered with a SYN cookie instead.
+    pub req_q_full_cookies_new: Option<u64>,
 }
 
 /// What the server says of itself through its heartbeat page.

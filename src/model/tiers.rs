@@ -41,11 +41,17 @@ pub enum Tier {
     Cgroup,
     /// Pressure stall information.
     Pressure,
+    /// The system's file table and the namespace's connection tracking.
+    Tables,
+    /// What its epoll instances watch (`/proc/PID/fdinfo/FD`): ptrace read rights.
+    Epolls,
+    /// Connections of the watcher's own, made on request.
+    ActiveProbe,
 }
 
 impl Tier {
     /// All of them, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Process,
         Self::Threads,
         Self::ThreadCalls,
@@ -61,6 +67,9 @@ impl Tier {
         Self::Heartbeat,
         Self::Cgroup,
         Self::Pressure,
+        Self::Tables,
+        Self::Epolls,
+        Self::ActiveProbe,
     ];
 
     /// The id, as in JSON and the docs.
@@ -81,6 +90,9 @@ impl Tier {
             Self::Heartbeat => "heartbeat",
             Self::Cgroup => "cgroup",
             Self::Pressure => "pressure",
+            Self::Tables => "tables",
+            Self::Epolls => "epolls",
+            Self::ActiveProbe => "active-probe",
         }
     }
 
@@ -102,6 +114,9 @@ impl Tier {
             Self::Heartbeat => "heartbeat page",
             Self::Cgroup => "cgroup",
             Self::Pressure => "pressure",
+            Self::Tables => "shared tables",
+            Self::Epolls => "epoll sets",
+            Self::ActiveProbe => "active probe",
         }
     }
 
@@ -123,6 +138,9 @@ impl Tier {
             Self::Heartbeat => "what the server says of itself",
             Self::Cgroup => "freezing, throttling and memory limits of its cgroup",
             Self::Pressure => "time lost waiting for CPU, memory or disk",
+            Self::Tables => "whether the file table or connection tracking is full",
+            Self::Epolls => "whether the event loop watches its listening sockets",
+            Self::ActiveProbe => "whether a new client is let in, and answered",
         }
     }
 }
@@ -246,6 +264,9 @@ pub(super) fn of(sample: &Sample) -> Vec<TierModel> {
         Tier::Heartbeat => plain(tier, &sample.heartbeat.reading),
         Tier::Cgroup => of_cgroup(&sample.cgroup.reading),
         Tier::Pressure => plain(tier, &sample.pressure.reading),
+        Tier::Tables => plain(tier, &sample.tables.reading),
+        Tier::Epolls => plain(tier, &sample.epolls.reading),
+        Tier::ActiveProbe => plain(tier, &sample.active.reading),
     };
     Tier::ALL.into_iter().map(|tier| TierModel { tier, status: status(tier) }).collect()
 }
@@ -304,6 +325,9 @@ pub(super) fn classes(sample: &Sample) -> Classes {
             _ => class(&sample.cgroup.reading),
         },
         Tier::Pressure => class(&sample.pressure.reading),
+        Tier::Tables => class(&sample.tables.reading),
+        Tier::Epolls => class(&sample.epolls.reading),
+        Tier::ActiveProbe => class(&sample.active.reading),
     })
 }
 
@@ -376,7 +400,7 @@ const fn permit(tier: Tier, class: Why) -> &'static str {
         Why::NotPermitted => rights(tier),
         Why::Unsupported => kernel(tier),
         Why::NotSampled => match tier {
-            Tier::KernelStacks => "a stall that is suspected: it is read only then",
+            Tier::KernelStacks | Tier::Epolls => "a stall that is suspected: it is read only then",
             _ => "a little time: it is read at its own pace",
         },
         Why::Locked => "a moment in which the kernel does not hold the ring's lock",
@@ -393,13 +417,18 @@ const fn rights(tier: Tier) -> &'static str {
             "run as root or as the user of the process (a /proc mounted with hidepid hides others')"
         }
         Tier::KernelStacks => "run as root (CAP_SYS_ADMIN)",
-        Tier::ThreadCalls | Tier::Fds | Tier::FdCensus | Tier::RingFdinfo => {
+        Tier::ThreadCalls | Tier::Fds | Tier::FdCensus | Tier::RingFdinfo | Tier::Epolls => {
             "run as root (CAP_SYS_PTRACE) or as the user of the process"
         }
         Tier::RingMemory => {
             "run as root (CAP_SYS_PTRACE), or as the user of the process with kernel.yama.ptrace_scope 0"
         }
-        Tier::Listeners | Tier::Connections | Tier::Peers | Tier::Counters => {
+        Tier::Listeners
+        | Tier::Connections
+        | Tier::Peers
+        | Tier::Counters
+        | Tier::Tables
+        | Tier::ActiveProbe => {
             "run as root (CAP_SYS_PTRACE for its fds, CAP_SYS_ADMIN for another network namespace)"
         }
         Tier::Cgroup | Tier::Pressure => "read access to the cgroup file system",
@@ -417,9 +446,14 @@ const fn kernel(tier: Tier) -> &'static str {
         Tier::Cgroup => "cgroup v2",
         Tier::Pressure => "a kernel with CONFIG_PSI, not started with psi=0",
         Tier::Listeners | Tier::Connections | Tier::Peers => "a kernel with CONFIG_INET_DIAG",
-        Tier::Process | Tier::Threads | Tier::Fds | Tier::FdCensus | Tier::Counters => {
-            "another kernel: this one does not have it"
-        }
+        Tier::ActiveProbe => "`--probe tcp` or `--probe http`: it makes connections of its own",
+        Tier::Epolls => "a process with an epoll instance",
+        Tier::Process
+        | Tier::Threads
+        | Tier::Fds
+        | Tier::FdCensus
+        | Tier::Counters
+        | Tier::Tables => "another kernel: this one does not have it",
     }
 }
 

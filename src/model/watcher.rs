@@ -56,6 +56,8 @@ pub const fn probe_name(probe: ProbeId) -> &'static str {
         ProbeId::RingFdinfo => "ring fdinfo",
         ProbeId::Counters => "TCP counters",
         ProbeId::Cgroup => "cgroup, pressure",
+        ProbeId::Tables => "shared tables",
+        ProbeId::Epolls => "epoll sets",
     }
 }
 

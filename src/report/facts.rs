@@ -204,7 +204,7 @@ fn episodes(events: &[Event]) -> Vec<Episode<'_>> {
                 }
                 open = false;
             }
-            Event::Verdict(_) | Event::Note { .. } => {}
+            Event::Verdict(_) | Event::Forecast(_) | Event::Note { .. } => {}
         }
     }
     episodes
@@ -241,6 +241,7 @@ pub(super) const fn event_ns(event: &Event) -> u64 {
     match event {
         Event::Onset(onset) => onset.at_ns,
         Event::Verdict(verdict) => verdict.detected_ns,
+        Event::Forecast(forecast) => forecast.at_ns,
         Event::Recovered { at_ns, .. } | Event::Note { at_ns, .. } => *at_ns,
     }
 }

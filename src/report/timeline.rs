@@ -74,6 +74,11 @@ pub(super) fn rows(facts: &Facts<'_>) -> Vec<Row> {
                 kind: Kind::Recovered,
                 text: format!("Progress resumed after {}.", duration_ms(*stalled_ms)),
             }),
+            Event::Forecast(forecast) => rows.push(Row {
+                at_ns: forecast.at_ns,
+                kind: Kind::Note,
+                text: sentence(&forecast.text),
+            }),
             Event::Note { at_ns, text } => {
                 rows.push(Row { at_ns: *at_ns, kind: Kind::Note, text: sentence(text) });
             }

@@ -213,6 +213,10 @@ pub fn healthy(seq: u64) -> Model {
             listen_drops_new: Some(0),
             passive_opens_new: Some(1),
             active_opens_new: Some(0),
+            out_rsts_new: Some(0),
+            retrans_segs_new: Some(0),
+            req_q_full_drops_new: Some(0),
+            req_q_full_cookies_new: Some(0),
         }),
         app: Got(app(seq)),
         frozen: Got(false),
@@ -223,6 +227,9 @@ pub fn healthy(seq: u64) -> Model {
             memory: Some(StallShare { some: 0.0, full: Some(0.0) }),
             io: Some(StallShare { some: 0.0, full: Some(0.0) }),
         }),
+        tables: Reading::absent(Why::NotSampled, "not read yet"),
+        epolls: Reading::absent(Why::NotSampled, "not read yet"),
+        active: Reading::absent(Why::Unsupported, "not asked for"),
         watcher: watcher(),
         tiers: tiers(&[(
             Tier::KernelStacks,
@@ -352,6 +359,9 @@ pub fn foreign(seq: u64) -> Model {
         frozen: no(),
         cgroup: no(),
         pressure: no(),
+        tables: no(),
+        epolls: no(),
+        active: no(),
         watcher: WatcherModel { interval_ms: 200.0, ..watcher() },
         tiers: Tier::ALL
             .map(|tier| TierModel {
@@ -405,6 +415,7 @@ pub fn onset() -> Onset {
         detected_ns: at_ns(25),
         demand: String::from("9 connections wait to be accepted, 53 entries wait in ring 9"),
         last_progress: String::from("ring 9 took its last entry"),
+        partial: None,
     }
 }
 
@@ -462,6 +473,8 @@ pub fn sq_verdict() -> Verdict {
             tier: Tier::KernelStacks,
             why: String::from("not due yet: kernel stacks are read only on suspicion"),
         }],
+        chain: Vec::new(),
+        unknowable: Vec::new(),
         next: vec![
             String::from(
                 "Find the task that is always ready: look at tokio-console, column wakes.",
@@ -503,6 +516,8 @@ pub fn healthy_verdict() -> Verdict {
         ruled_out: Vec::new(),
         rests_on: vec![Tier::Heartbeat],
         missing: Vec::new(),
+        chain: Vec::new(),
+        unknowable: Vec::new(),
         next: Vec::new(),
     }
 }

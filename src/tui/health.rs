@@ -45,7 +45,7 @@ impl Health {
                 };
                 *self = Self::Recovered { at_ns: *at_ns, stalled_ms: *stalled_ms, verdict };
             }
-            Event::Note { .. } => {}
+            Event::Forecast(_) | Event::Note { .. } => {}
         }
     }
 

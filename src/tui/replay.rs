@@ -158,6 +158,7 @@ const fn told_ns(event: &Event) -> u64 {
     match event {
         Event::Onset(onset) => onset.detected_ns,
         Event::Verdict(verdict) => verdict.detected_ns,
+        Event::Forecast(forecast) => forecast.at_ns,
         Event::Recovered { at_ns, .. } | Event::Note { at_ns, .. } => *at_ns,
     }
 }

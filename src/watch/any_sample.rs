@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use stallscope_probes::sample::{
-    ArmedRaw, CgroupRaw, FdKindsRaw, FdLimitRaw, FdsRaw, HeartbeatRaw, Holder, ListenerRaw,
-    PeerInfoRaw, PeerRaw, PortsRaw, PressureRaw, PressureScope, ProbeCostRaw, ProbeId, ProcessRaw,
-    RingRaw, RingSource, RingState, Sample, SchedRaw, ServedRaw, SocketsRaw, StallTimeRaw,
-    SwitchesRaw, SyscallRaw, TaskState, TcpRaw, TcpState, ThreadRaw, WatcherRaw,
+    ActiveOutcome, ActiveRaw, AnswersRaw, ArmedRaw, CgroupRaw, ConntrackRaw, EpollRaw, FdKindsRaw,
+    FdLimitRaw, FdsRaw, FileTableRaw, HeartbeatRaw, Holder, ListenerRaw, PeerInfoRaw, PeerRaw,
+    PortsRaw, PressureRaw, PressureScope, ProbeCostRaw, ProbeId, ProcessRaw, RingRaw, RingSource,
+    RingState, Sample, SchedRaw, ServedRaw, SocketsRaw, StallTimeRaw, SwitchesRaw, SyscallRaw,
+    TablesRaw, TaskState, TcpRaw, TcpState, ThreadRaw, WatcherRaw,
 };
 use stallscope_probes::{Absence, Probe, Reading, Why};
 
@@ -283,6 +284,14 @@ fn sockets() -> BoxedStrategy<SocketsRaw> {
             fingerprint: longs.2,
             accepted_seen: longs.3,
             closed_seen: longs.4,
+            answers: Some(AnswersRaw {
+                awaiting: words.0,
+                awaiting_unread: words.1,
+                never_answered: words.2,
+                oldest_ms: Some(words.3),
+                last_sent_ms: Some(words.4),
+                last_received_ms: None,
+            }),
         });
     let ports = (any::<(u16, u16)>(), word(), word(), vec((address(), word()), 0..3))
         .prop_map(|(range, in_use, time_wait, top)| PortsRaw { range, in_use, time_wait, top });
@@ -324,7 +333,51 @@ fn page() -> BoxedStrategy<HeartbeatRaw> {
             delivered: kafka[1],
             failed: kafka[2],
             producer_queue: kafka[3],
+            producer_queue_max: Some(kafka[2]),
+            queue_full: kafka[1],
             fault: None,
+        })
+        .boxed()
+}
+
+fn tables() -> BoxedStrategy<TablesRaw> {
+    let files = (long(), long(), any::<Option<bool>>())
+        .prop_map(|(open, max, exempt)| FileTableRaw { open, max, exempt });
+    let conntrack = (word(), word(), long()).prop_map(|(entries, max, drops)| ConntrackRaw {
+        entries,
+        max,
+        drops,
+        early_drops: drops,
+        insert_failed: drops,
+    });
+    (reading(files), reading(conntrack))
+        .prop_map(|(files, conntrack)| TablesRaw { files, conntrack })
+        .boxed()
+}
+
+fn epoll() -> BoxedStrategy<EpollRaw> {
+    (any::<i32>(), word(), vec(any::<(u32, bool)>(), 0..3))
+        .prop_map(|(fd, watched, listeners)| EpollRaw { fd, watched, listeners })
+        .boxed()
+}
+
+fn active() -> BoxedStrategy<ActiveRaw> {
+    let outcome = prop::sample::select(vec![
+        ActiveOutcome::Pending,
+        ActiveOutcome::Answered { connect_us: 1, answer_us: Some(2) },
+        ActiveOutcome::Refused,
+        ActiveOutcome::ConnectTimeout,
+        ActiveOutcome::NoAnswer { connect_us: 3 },
+        ActiveOutcome::NotMade { errno: 99 },
+    ]);
+    (address(), long(), outcome, word(), maybe_long())
+        .prop_map(|(target, began_ns, outcome, failures_in_a_row, last_success_ns)| ActiveRaw {
+            target,
+            began_ns,
+            outcome,
+            attempts: 7,
+            failures_in_a_row,
+            last_success_ns,
         })
         .boxed()
 }
@@ -352,6 +405,8 @@ pub(super) fn sample() -> BoxedStrategy<Sample> {
             active_opens: active,
             out_rsts: None,
             retrans_segs: None,
+            req_q_full_drops: drops,
+            req_q_full_cookies: overflows,
         },
     );
     (
@@ -359,8 +414,9 @@ pub(super) fn sample() -> BoxedStrategy<Sample> {
         (probe(process), probe(vec(thread(), 0..4)), probe(fds), probe(vec(listener(), 0..3))),
         (probe(sockets()), probe(vec(ring(), 0..3)), probe(tcp), probe(page())),
         (probe(fd_kinds()), probe(vec(peer(), 0..3)), probe(cgroup()), probe(pressure())),
+        (probe(tables()), probe(vec(epoll(), 0..3)), probe(active())),
     )
-        .prop_map(|((seq, due_ns, late_ns, watcher), first, second, third)| Sample {
+        .prop_map(|((seq, due_ns, late_ns, watcher), first, second, third, fourth)| Sample {
             seq,
             due_ns,
             late_ns,
@@ -376,6 +432,9 @@ pub(super) fn sample() -> BoxedStrategy<Sample> {
             peers: third.1,
             cgroup: third.2,
             pressure: third.3,
+            tables: fourth.0,
+            epolls: fourth.1,
+            active: fourth.2,
             watcher,
         })
         .boxed()

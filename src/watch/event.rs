@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use stallscope_probes::Reading;
 use stallscope_probes::sample::FdLimitRaw;
 
-use crate::detect::Onset;
+use crate::detect::{Forecast, Onset};
 use crate::diagnose::verdict::Verdict;
 use crate::model::Model;
 
@@ -93,6 +93,8 @@ pub enum Event {
         /// How long it lasted, ms.
         stalled_ms: f64,
     },
+    /// Something will run out if it goes on like this.
+    Forecast(Forecast),
     /// Something else worth a line in the log.
     Note {
         /// When, ns.

@@ -59,7 +59,7 @@ pub fn target(target: &Target, environment: &Environment, anchor: Anchor) -> Jso
     })
 }
 
-/// `{"type":"onset"|"verdict"|"recovered"|"note",…}`.
+/// `{"type":"onset"|"verdict"|"recovered"|"forecast"|"note",…}`.
 pub fn event(event: &Event, anchor: Anchor) -> Json {
     match event {
         Event::Onset(found) => onset(found, anchor),
@@ -68,6 +68,14 @@ pub fn event(event: &Event, anchor: Anchor) -> Json {
             "type": "recovered",
             "at": anchor.rfc3339(*at_ns),
             "stalled_ms": stalled_ms.round(),
+        }),
+        Event::Forecast(ahead) => json!({
+            "type": "forecast",
+            "at": anchor.rfc3339(ahead.at_ns),
+            "what": ahead.kind,
+            "in_s": ahead.in_s.map(f64::round),
+            "used_ratio": (ahead.used_ratio * 1e3).round() / 1e3,
+            "text": ahead.text,
         }),
         Event::Note { at_ns, text } => {
             json!({ "type": "note", "at": anchor.rfc3339(*at_ns), "text": text })
@@ -86,6 +94,7 @@ fn onset(onset: &Onset, anchor: Anchor) -> Json {
         "kind": onset.kind,
         "demand": onset.demand,
         "last_progress": onset.last_progress,
+        "partial": onset.partial,
     })
 }
 
@@ -101,6 +110,11 @@ pub fn verdict(verdict: &Verdict, anchor: Anchor) -> Json {
         .iter()
         .map(|missing| json!({ "tier": missing.tier.id(), "why": missing.why }))
         .collect();
+    let chain: Vec<Json> = verdict
+        .chain
+        .iter()
+        .map(|link| json!({ "at": anchor.rfc3339(link.at_ns), "at_ns": link.at_ns, "part": link.part, "what": link.what }))
+        .collect();
     let evidence: Vec<Json> = verdict.evidence.iter().map(|one| evidence(one, anchor)).collect();
     json!({
         "type": "verdict",
@@ -115,6 +129,8 @@ pub fn verdict(verdict: &Verdict, anchor: Anchor) -> Json {
         "ruled_out": ruled_out,
         "rests_on": verdict.rests_on.iter().map(|tier| tier.id()).collect::<Vec<_>>(),
         "missing": missing,
+        "chain": chain,
+        "unknowable": verdict.unknowable,
         "next": verdict.next,
     })
 }

@@ -11,7 +11,7 @@ use super::event::{Anchor, EndReason, Environment, ProfileWindow, Target};
 /// First bytes of the file.
 pub const MAGIC: &[u8; 8] = b"STALLREC";
 /// Version of the format; another one is refused.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Largest frame: a sample with every list at its bound stays far below.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Largest file; what comes after is not recorded, and the end frame says so.

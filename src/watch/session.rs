@@ -177,7 +177,7 @@ impl Session {
                             .or(until.after_verdict.map(|more| later(verdict.detected_ns, more)));
                     }
                     Event::Recovered { .. } => named_ns = None,
-                    Event::Verdict(_) | Event::Note { .. } => {}
+                    Event::Verdict(_) | Event::Forecast(_) | Event::Note { .. } => {}
                 }
             }
             let profiles = self.profiles.collect(now_ns());

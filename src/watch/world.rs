@@ -13,6 +13,7 @@ use stallscope_probes::{Probe, Reading, Why};
 
 use super::engine::Engine;
 use super::event::Event;
+use crate::detect::Forecast;
 use crate::diagnose::verdict::{Cause, Confidence, Verdict};
 
 pub const TICK_NS: u64 = 50_000_000;
@@ -297,6 +298,9 @@ impl World {
             peers: probe(at_ns, Vec::new()),
             cgroup: probe(at_ns, CgroupRaw { frozen: Some(false), ..CgroupRaw::default() }),
             pressure: absent(at_ns, Why::Unsupported, "the kernel keeps no pressure"),
+            tables: Probe::not_sampled("not read yet"),
+            epolls: Probe::not_sampled("not read yet"),
+            active: absent(at_ns, Why::Unsupported, "not asked for"),
             watcher: WatcherRaw {
                 cpu_ns: self.seq * 200_000,
                 sampling_cpu_ns: self.seq * 150_000,
@@ -399,6 +403,7 @@ pub struct Outcome {
     /// What else was worth a line.
     pub notes: Vec<String>,
     pub recoveries: Vec<f64>,
+    pub forecasts: Vec<Forecast>,
 }
 
 impl Outcome {
@@ -425,6 +430,7 @@ pub fn run(kind: Kind, phases: &[(Phase, u64)]) -> Outcome {
                     }
                     Event::Verdict(verdict) => outcome.calm.push(verdict.cause),
                     Event::Recovered { at_ns, .. } => outcome.recoveries.push(tick(at_ns)),
+                    Event::Forecast(forecast) => outcome.forecasts.push(forecast),
                     Event::Note { text, .. } => outcome.notes.push(text),
                 }
             }

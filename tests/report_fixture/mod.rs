@@ -205,6 +205,9 @@ pub fn model(seq: u64, state: &State) -> Arc<Model> {
             oom_kills_new: Some(0),
         }),
         pressure: pressure(state),
+        tables: Reading::absent(Why::NotSampled, "not read yet"),
+        epolls: Reading::absent(Why::NotSampled, "not read yet"),
+        active: Reading::absent(Why::Unsupported, "not asked for"),
         watcher: watcher(seq),
         tiers: tiers(state),
     })
@@ -288,6 +291,7 @@ pub fn sq_not_flushed() -> Incident {
             detected_ns: ONSET_NS + 512 * MS,
             demand: String::from("64 entries of ring 9 wait to be submitted"),
             last_progress: String::from("ring 9 took entry 1,804,112"),
+            partial: None,
         }),
         Event::Verdict(sq_verdict(Confidence::Likely, ONSET_NS + 512 * MS)),
         Event::Verdict(sq_verdict(Confidence::Certain, ONSET_NS + 1_012 * MS)),
@@ -370,6 +374,8 @@ fn sq_verdict(confidence: Confidence, detected_ns: u64) -> Verdict {
         ],
         rests_on: vec![Tier::Threads, Tier::ThreadCalls, Tier::Listeners, Tier::RingMemory],
         missing: vec![missing(Tier::Counters, "not due yet: not due")],
+        chain: Vec::new(),
+        unknowable: Vec::new(),
         next: vec![
             String::from("Look for a task that is always ready: the stalled flamegraph names it"),
             String::from(
@@ -418,6 +424,8 @@ pub fn fd_exhausted_recovered() -> Incident {
         ruled_out: vec![ruled_out(Cause::SqNotFlushed, "the process has no ring")],
         rests_on: vec![Tier::Fds, Tier::Heartbeat],
         missing: Vec::new(),
+        chain: Vec::new(),
+        unknowable: Vec::new(),
         next: vec![
             String::from("Raise the soft limit: prlimit --pid 4242 --nofile=65536"),
             String::from("Close idle connections, and back off when accept fails with EMFILE"),
@@ -432,6 +440,7 @@ pub fn fd_exhausted_recovered() -> Incident {
             detected_ns: onset_ns + 300 * MS,
             demand: String::from("6 connections wait in the accept queue"),
             last_progress: String::from("an accept succeeded"),
+            partial: None,
         }),
         Event::Verdict(verdict),
         Event::Recovered { at_ns: recovered_ns, stalled_ms: 6_150.0 },
@@ -478,6 +487,7 @@ pub fn runtime_blocked() -> Incident {
             detected_ns: onset_ns + 410 * MS,
             demand: String::from("8 connections wait to be accepted"),
             last_progress: String::from("a beat of the runtime"),
+            partial: None,
         }),
         Event::Verdict(Verdict {
             onset_ns: Some(onset_ns),
@@ -497,6 +507,8 @@ pub fn runtime_blocked() -> Incident {
             ruled_out: vec![ruled_out(Cause::FdExhausted, "188 of 1,024 fds are open")],
             rests_on: vec![Tier::ThreadCalls],
             missing: Vec::new(),
+            chain: Vec::new(),
+            unknowable: Vec::new(),
             next: vec![String::from("Move the blocking call to spawn_blocking")],
         }),
     ];
@@ -532,6 +544,8 @@ pub fn healthy() -> Incident {
             missing(Tier::Heartbeat, "the process keeps no heartbeat page"),
             missing(Tier::Pressure, PRESSURE_ERROR),
         ],
+        chain: Vec::new(),
+        unknowable: Vec::new(),
         next: Vec::new(),
     })];
     incident
@@ -549,6 +563,7 @@ pub fn unknown() -> Incident {
             detected_ns: BEGIN_NS + 500 * MS,
             demand: String::from("3 connections wait in the accept queue"),
             last_progress: String::from("none was seen"),
+            partial: None,
         }),
         Event::Verdict(Verdict {
             onset_ns: None,
@@ -561,6 +576,8 @@ pub fn unknown() -> Incident {
             ruled_out: Vec::new(),
             rests_on: Vec::new(),
             missing: Vec::new(),
+            chain: Vec::new(),
+            unknowable: Vec::new(),
             next: vec![String::from("Run as the same user as the target to see its threads")],
         }),
     ];

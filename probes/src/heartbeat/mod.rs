@@ -57,11 +57,13 @@ pub enum Word {
     AcceptErrors = 23,
     AcceptErrno = 24,
     Queued = 25,
+    QueueFull = 26,
     // Written by the Kafka thread.
     KafkaBeatNs = 32,
     Delivered = 33,
     Failed = 34,
     ProducerQueue = 35,
+    ProducerQueueMax = 36,
     // Written by whoever makes a fault on purpose; the code last, so that a fault with a code has
     // its instant.
     FaultBeginNs = 40,
@@ -142,6 +144,8 @@ pub fn parse(bytes: &[u8]) -> Result<(Author, HeartbeatRaw), ParseError> {
         delivered: word(Word::Delivered),
         failed: word(Word::Failed),
         producer_queue: word(Word::ProducerQueue),
+        producer_queue_max: Some(word(Word::ProducerQueueMax)).filter(|max| *max != 0),
+        queue_full: word(Word::QueueFull),
         fault,
     };
     Ok((author, heartbeat))

@@ -44,6 +44,10 @@ pub struct HeartbeatRaw {
     pub failed: u64,
     /// Messages in the producer's queue.
     pub producer_queue: u64,
+    /// Most messages that queue holds (`queue.buffering.max.messages`); `None` when not said.
+    pub producer_queue_max: Option<u64>,
+    /// Events that the producer refused because its queue was full.
+    pub queue_full: u64,
     /// A fault made on purpose: which, and when.
     pub fault: Option<FaultRaw>,
 }

@@ -3,23 +3,30 @@
 //! Counters are as the kernel gives them (wrapping where it says so); rates and ratios are made
 //! in the layer above. Every list has a bound, named where it is filled.
 
+mod active;
+mod epoll;
 mod fds;
 mod heartbeat;
 mod host;
 mod network;
 mod ring;
+mod tables;
 mod threads;
 mod watcher;
 
 use serde::{Deserialize, Serialize};
 
+pub use active::{ActiveOutcome, ActiveRaw};
+pub use epoll::EpollRaw;
 pub use fds::{FdKindsRaw, FdLimitRaw, FdsRaw};
 pub use heartbeat::{Fault, FaultRaw, HeartbeatRaw};
 pub use host::{CgroupRaw, PressureRaw, PressureScope, StallTimeRaw};
 pub use network::{
-    Holder, ListenerRaw, PeerInfoRaw, PeerRaw, PortsRaw, ServedRaw, SocketsRaw, TcpRaw, TcpState,
+    AnswersRaw, Holder, ListenerRaw, PeerInfoRaw, PeerRaw, PortsRaw, ServedRaw, SocketsRaw, TcpRaw,
+    TcpState,
 };
 pub use ring::{ArmedRaw, RingRaw, RingSource, RingState};
+pub use tables::{ConntrackRaw, FileTableRaw, TablesRaw};
 pub use threads::{SchedRaw, SwitchesRaw, SyscallRaw, ThreadRaw};
 pub use watcher::{ProbeCostRaw, ProbeId, WatcherRaw};
 
@@ -59,6 +66,12 @@ pub struct Sample {
     pub cgroup: Probe<CgroupRaw>,
     /// How long tasks of its cgroup, or of the machine, waited for want of a resource.
     pub pressure: Probe<PressureRaw>,
+    /// Tables that it shares with others and that can be full.
+    pub tables: Probe<TablesRaw>,
+    /// Its epoll instances (at most [`EPOLLS_MAX`]); read on suspicion only.
+    pub epolls: Probe<Vec<EpollRaw>>,
+    /// What a connection of the watcher's own met with (opt-in).
+    pub active: Probe<ActiveRaw>,
     /// The watcher itself.
     pub watcher: WatcherRaw,
 }
@@ -67,6 +80,8 @@ pub struct Sample {
 pub const THREADS_MAX: usize = 64;
 /// Rings read per sample.
 pub const RINGS_MAX: usize = 32;
+/// epoll instances read per sample.
+pub const EPOLLS_MAX: usize = 16;
 /// Listeners kept per sample.
 pub const LISTENERS_MAX: usize = 64;
 /// Destinations kept in [`PortsRaw::top`].

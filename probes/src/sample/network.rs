@@ -75,6 +75,27 @@ pub struct ServedRaw {
     pub accepted_seen: u64,
     /// Connections that were seen accepted before and are gone, since watching began.
     pub closed_seen: u64,
+    /// Which of them wait for an answer; `None` when that was not asked for (it is dearer), or
+    /// cannot be told (`/proc/net/tcp`).
+    pub answers: Option<AnswersRaw>,
+}
+
+/// Which accepted connections wait for an answer: data came in, and nothing went out since
+/// (`tcpi_last_data_recv` and `tcpi_last_data_sent` of `struct tcp_info`, `linux/tcp.h`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswersRaw {
+    /// Accepted connections on which data came in, and nothing was sent since.
+    pub awaiting: u32,
+    /// Of those, with bytes the target has not read.
+    pub awaiting_unread: u32,
+    /// Of those awaiting, to which nothing was ever sent.
+    pub never_answered: u32,
+    /// Of those awaiting, how long ago the data of the one that waits longest came in, ms.
+    pub oldest_ms: Option<u32>,
+    /// How long ago data last went out on any accepted connection, ms; `None`: never on any.
+    pub last_sent_ms: Option<u32>,
+    /// How long ago data last came in on any accepted connection, ms; `None`: never on any.
+    pub last_received_ms: Option<u32>,
 }
 
 /// Ephemeral ports of the namespace.
@@ -184,4 +205,8 @@ pub struct TcpRaw {
     pub out_rsts: Option<u64>,
     /// `Tcp: RetransSegs`: segments sent again.
     pub retrans_segs: Option<u64>,
+    /// `TcpExt: TCPReqQFullDrop`: SYNs dropped because too many handshakes were under way.
+    pub req_q_full_drops: Option<u64>,
+    /// `TcpExt: TCPReqQFullDoCookies`: the same, answered with a SYN cookie instead.
+    pub req_q_full_cookies: Option<u64>,
 }

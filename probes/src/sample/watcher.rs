@@ -58,4 +58,8 @@ pub enum ProbeId {
     Counters,
     /// cgroup and pressure.
     Cgroup,
+    /// Tables of the host and the namespace.
+    Tables,
+    /// epoll instances.
+    Epolls,
 }

@@ -140,5 +140,9 @@ const fn kind_words(kind: StallKind) -> &'static str {
         StallKind::Ring => "a ring: entries or completions that nobody moves",
         StallKind::Runtime => "the runtime: its thread no longer turns its loop",
         StallKind::Accept => "accepting: connections wait and none is taken",
+        StallKind::Answers => "answering: requests are taken and none is answered",
+        StallKind::Listener => "listening: connections are refused",
+        StallKind::Full => "room: new connections are turned away",
+        StallKind::Throttled => "the CPU: the quota of the cgroup is used up",
     }
 }

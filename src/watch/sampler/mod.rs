@@ -209,6 +209,9 @@ impl Sampler {
             peers: self.network.peers.clone(),
             cgroup: self.cgroup.clone(),
             pressure: self.pressure.clone(),
+            tables: Probe::not_sampled("not read yet"),
+            epolls: Probe::not_sampled("not read yet"),
+            active: Probe::not_sampled("not asked for"),
             watcher,
         }
     }
