@@ -146,10 +146,13 @@ fn poison(incident: &mut Incident, text: &str) {
             Event::Onset(onset) => {
                 put(&mut onset.demand);
                 put(&mut onset.last_progress);
+                onset.partial = Some(text.to_owned());
             }
             Event::Verdict(verdict) => {
                 put(&mut verdict.summary);
                 verdict.next = vec![text.to_owned()];
+                verdict.unknowable = vec![text.to_owned()];
+                verdict.chain.iter_mut().for_each(|link| text.clone_into(&mut link.what));
                 for item in &mut verdict.evidence {
                     put(&mut item.signal);
                     put(&mut item.unit);
@@ -158,6 +161,7 @@ fn poison(incident: &mut Incident, text: &str) {
                 verdict.ruled_out.iter_mut().for_each(|item| text.clone_into(&mut item.because));
                 verdict.missing.iter_mut().for_each(|item| text.clone_into(&mut item.why));
             }
+            Event::Forecast(forecast) => put(&mut forecast.text),
             Event::Note { text: note, .. } => put(note),
             Event::Recovered { .. } => {}
         }

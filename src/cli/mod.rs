@@ -16,6 +16,8 @@ mod demo;
 mod load;
 #[cfg(feature = "servers")]
 mod serve;
+#[cfg(feature = "servers")]
+mod victim;
 
 use std::process::ExitCode;
 
@@ -57,6 +59,9 @@ enum Command {
     Load(load::Args),
     #[cfg(feature = "servers")]
     Demo(demo::Args),
+    #[cfg(feature = "servers")]
+    #[command(hide = true)]
+    LabVictim(victim::Args),
 }
 
 /// Parses the arguments, runs the command, turns errors into one sentence and an exit code.
@@ -72,6 +77,8 @@ pub fn main() -> ExitCode {
         Command::Load(args) => load::run(args),
         #[cfg(feature = "servers")]
         Command::Demo(args) => demo::run(&args),
+        #[cfg(feature = "servers")]
+        Command::LabVictim(args) => victim::run(args),
     };
     match outcome {
         Ok(code) => code,

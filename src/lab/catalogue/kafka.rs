@@ -1,0 +1,6 @@
+//! Servers whose Kafka is the trouble.
+
+use super::Scenario;
+
+/// By name.
+pub(super) const SCENARIOS: &[Scenario] = &[];

@@ -1,0 +1,6 @@
+//! Servers whose Kafka is the trouble.
+
+use super::Run;
+
+/// By name.
+pub(super) const VICTIMS: &[(&str, Run)] = &[];
