@@ -1,16 +1,16 @@
 //! Follows everything that ought to progress, and says when a stall begins and ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::looks::{self, AcceptSigns, Side};
-use super::thresholds::{
-    ACCEPT_HOLD_NS, FROZEN_HOLD_NS, REFINE_MAX_NS, STOPPED_HOLD_NS, UNREAD_HOLD_NS,
-};
+use super::looks::{self, AcceptSigns, Producer, Side};
+use super::onset;
+use super::signs::{BLOCKED_TICKS_SUSPICIOUS, Rises, Signs};
+use super::subject::Subject;
+use super::thresholds::Thresholds;
 use super::track::{Look, Stalled, Track};
 use super::{Onset, StallKind};
-use crate::model::threads::{Doing, doing};
-use crate::model::{Model, RingModel, ServedModel};
+use crate::model::{ListenerModel, Model, RingModel, ServedModel};
 
 /// A stall begins or ends.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,126 +21,31 @@ pub enum Transition {
     Recovered(u64),
 }
 
-/// What one track follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Subject {
-    Process,
-    Submission(i32),
-    Completion(i32),
-    Beat,
-    Unread(u16),
-    Accept(u32),
-}
-
-impl Subject {
-    const fn kind(self) -> StallKind {
-        match self {
-            Self::Process => StallKind::Stopped,
-            Self::Submission(_) | Self::Completion(_) => StallKind::Ring,
-            Self::Beat | Self::Unread(_) => StallKind::Runtime,
-            Self::Accept(_) => StallKind::Accept,
-        }
-    }
-
-    const fn hold_ns(self) -> u64 {
-        match self {
-            Self::Process => STOPPED_HOLD_NS,
-            Self::Submission(_) | Self::Completion(_) | Self::Beat => FROZEN_HOLD_NS,
-            Self::Unread(_) => UNREAD_HOLD_NS,
-            Self::Accept(_) => ACCEPT_HOLD_NS,
-        }
-    }
-}
-
 /// Finds onsets and recoveries in a stream of models.
 #[derive(Debug, Default)]
 pub struct Detector {
+    thresholds: Thresholds,
     tracks: BTreeMap<Subject, Track>,
     /// The last good read of each ring and the last census of each port, to compare with.
     rings: BTreeMap<i32, RingModel>,
     served: BTreeMap<u16, ServedModel>,
+    /// Ports that were listened on, or on which connections were accepted.
+    ports: BTreeSet<u16>,
     before: Option<Arc<Model>>,
     signs: Signs,
+    rises: Rises,
     onset: Option<Onset>,
 }
 
-/// Signs of life that are read at every tick. Neither proves progress; both date its end.
-#[derive(Debug, Default, Clone, Copy)]
-struct Signs {
-    open_fds: Option<(u64, u64)>,
-    /// When the number of open fds last changed, and half the uncertainty: something was accepted
-    /// or closed.
-    last_fd_change: Option<(u64, u64)>,
-    /// The last tick in which a runtime thread waited, and the first after it in which none did.
-    last_waited: Option<(u64, u64)>,
-    last_seen_ns: Option<u64>,
-    last_tick_ns: Option<u64>,
-    /// The last tick before every runtime thread was asleep elsewhere, and the first in which all
-    /// were, since one last waited for events.
-    blocked_from: Option<(u64, u64)>,
-    /// Ticks in a row in which one was awake and none waited for events.
-    awake_ticks: u32,
-    /// Ticks in a row in which every runtime thread was asleep elsewhere.
-    blocked_ticks: u32,
-}
-
-impl Signs {
-    fn push(&mut self, now: &Model) {
-        self.fds(now);
-        let doings: Vec<Doing> = now.runtime_threads().map(doing).collect();
-        if doings.is_empty() {
-            return;
-        }
-        if doings.contains(&Doing::Waiting) {
-            self.last_seen_ns = Some(now.at_ns);
-            self.last_waited = None;
-        } else if let (Some(seen_ns), None) = (self.last_seen_ns, self.last_waited) {
-            self.last_waited = Some((seen_ns, now.at_ns));
-        }
-        let before_ns = self.last_tick_ns.replace(now.at_ns).unwrap_or(now.at_ns);
-        let blocked = doings.iter().all(|doing| *doing == Doing::Blocked);
-        self.blocked_ticks = if blocked { self.blocked_ticks.saturating_add(1) } else { 0 };
-        if blocked {
-            self.awake_ticks = 0;
-            self.blocked_from.get_or_insert((before_ns, now.at_ns));
-        } else {
-            self.awake_ticks = self.awake_ticks.saturating_add(1);
-            let works = self.awake_ticks >= AWAKE_TICKS_AT_WORK;
-            if works || doings.contains(&Doing::Waiting) {
-                self.blocked_from = None;
-            }
-        }
-    }
-
-    fn fds(&mut self, now: &Model) {
-        let Some(open) = now.fds.got().map(|fds| fds.open) else { return };
-        if let Some((then_ns, then)) = self.open_fds.replace((now.at_ns, open))
-            && then != open
-        {
-            let half_ns = now.at_ns.saturating_sub(then_ns) / 2;
-            self.last_fd_change = Some((then_ns.saturating_add(half_ns), half_ns));
-        }
-    }
-
-    /// The instant at which the loop stopped, and half its uncertainty: where its thread fell
-    /// asleep elsewhere; or, when it did not, where it last waited for events, as every loop does
-    /// that turns and is not saturated.
-    fn loop_stopped(self) -> Option<(u64, u64)> {
-        let (seen_ns, missed_ns) = self.blocked_from.or(self.last_waited)?;
-        let half_ns = missed_ns.saturating_sub(seen_ns) / 2;
-        Some((seen_ns.saturating_add(half_ns), half_ns))
-    }
-}
-
-/// A thread that is awake for so many ticks in a row is at work. For one it may only have looked
-/// whether what it is blocked on has come (librdkafka's flush does so ten times a second).
-const AWAKE_TICKS_AT_WORK: u32 = 2;
-
-/// Ticks in a row with every runtime thread blocked that call for a closer look; and for how long:
-/// a process whose main thread sleeps for good by design is not looked at closer for ever.
-const BLOCKED_TICKS_SUSPICIOUS: std::ops::Range<u32> = 2..60;
+/// Ports remembered; a process that opens and closes listeners all day must not fill memory.
+const PORTS_MAX: usize = 64;
 
 impl Detector {
+    /// With these thresholds.
+    pub fn new(thresholds: Thresholds) -> Self {
+        Self { thresholds, ..Self::default() }
+    }
+
     /// The present stall.
     pub const fn onset(&self) -> Option<&Onset> {
         self.onset.as_ref()
@@ -148,7 +53,7 @@ impl Detector {
 
     /// Whether something waits and does not move.
     pub fn is_demand_unmet(&self) -> bool {
-        self.tracks.values().any(Track::is_suspect)
+        self.tracks.iter().any(|(subject, track)| track.is_suspect() && !subject.is_patient())
     }
 
     /// Whether a closer and dearer look is worth it.
@@ -158,13 +63,17 @@ impl Detector {
 
     /// Takes the next model.
     pub fn push(&mut self, model: &Arc<Model>) -> Option<Transition> {
+        self.rises.push(model);
+        self.note_ports(model);
         let looks = self.looks(model);
         self.remember(model);
         self.signs.push(model);
+        let producer = looks::producer(model);
         let mut stalls: Vec<(Subject, Stalled)> = Vec::new();
         for (subject, look) in &looks {
-            let track =
-                self.tracks.entry(*subject).or_insert_with(|| Track::new(subject.hold_ns()));
+            let hold_ns = self.hold_ns(*subject, producer, model);
+            let track = self.tracks.entry(*subject).or_insert_with(|| Track::new(hold_ns));
+            track.set_hold(hold_ns);
             if let Some(stalled) = track.push(look) {
                 stalls.push((*subject, stalled));
             }
@@ -175,26 +84,27 @@ impl Detector {
         }
         // Several tracks may find the same stall at once: the earliest onset is the stall's.
         let (subject, stalled) = stalls.into_iter().min_by_key(|(_, stalled)| stalled.at_ns)?;
-        let onset = refine(self.sharpen(stalled, subject), subject.kind(), model);
+        let stalled = onset::sharpen(stalled, subject, &self.signs, &self.served);
+        let mut onset = onset::refine(stalled, subject.kind(), model);
+        onset.partial = self.goes_on(subject, &onset, model);
         self.onset = Some(onset.clone());
         Some(Transition::Onset(onset))
     }
 
-    /// Censuses are a second apart while all is calm. When a sign that is read at every tick was
-    /// last seen within the time that they leave open, it dates the stall better.
-    fn sharpen(&self, mut stalled: Stalled, subject: Subject) -> Stalled {
-        let sign = match subject {
-            Subject::Unread(_) => self.signs.loop_stopped(),
-            Subject::Accept(_) => self.signs.last_fd_change,
-            _ => None,
+    /// How long the demand of `subject` may go unmet: requests without an answer get the more time
+    /// the less is known of why.
+    fn hold_ns(&self, subject: Subject, producer: Producer, now: &Model) -> u64 {
+        let set = &self.thresholds;
+        let ms = match subject {
+            Subject::Answers(_) | Subject::PageAnswers => match producer {
+                Producer::Trouble => set.answers_kafka_trouble_hold_ms,
+                Producer::Fine => set.answers_kafka_hold_ms,
+                Producer::None => set.answers_hold_ms,
+            },
+            Subject::Neglected(_) if has_spare_accepts(now) => set.neglected_leak_hold_ms,
+            _ => subject.hold_ms(set),
         };
-        let Some((at_ns, within_ns)) = sign else { return stalled };
-        let open_ns = stalled.within_ns.saturating_add(REFINE_MAX_NS);
-        if at_ns.abs_diff(stalled.at_ns) <= open_ns && within_ns < stalled.within_ns {
-            stalled.at_ns = at_ns;
-            stalled.within_ns = within_ns;
-        }
-        stalled
+        ms.saturating_mul(1_000_000)
     }
 
     fn recovery(&mut self) -> Option<Transition> {
@@ -208,9 +118,53 @@ impl Detector {
         at_ns.or(now_ns).map(Transition::Recovered)
     }
 
+    /// What goes on all the same, in words.
+    fn goes_on(&self, subject: Subject, onset: &Onset, now: &Model) -> Option<String> {
+        if matches!(onset.kind, StallKind::Stopped | StallKind::Runtime) {
+            return None;
+        }
+        let after = |at_ns: u64| at_ns > onset.at_ns.saturating_add(onset.within_ns + SETTLED_NS);
+        let progressed = |other: &Subject| {
+            let track = self.tracks.get(other).filter(|track| !track.is_stalled());
+            track.and_then(Track::last_progress_ns).is_some_and(after)
+        };
+        let answering = self.tracks.keys().any(|other| {
+            matches!(other, Subject::Answers(_) | Subject::PageAnswers)
+                && *other != subject
+                && progressed(other)
+        });
+        let accepting = now.own_listeners().find(|listener| {
+            let other = Subject::Accept(listener.inode);
+            other != subject && matches!(subject, Subject::Accept(_)) && progressed(&other)
+        });
+        match (accepting, answering) {
+            (Some(listener), _) => Some(format!("connections to {} are accepted", listener.local)),
+            (None, true) => Some(String::from("open connections are answered")),
+            (None, false) if matches!(subject, Subject::Sibling(_)) => {
+                Some(String::from("the target's own socket on that port accepts"))
+            }
+            (None, false) => None,
+        }
+    }
+
     fn looks(&mut self, now: &Arc<Model>) -> Vec<(Subject, Look)> {
         let mut looks = Vec::new();
         looks.extend(looks::stopped(now).map(|look| (Subject::Process, look)));
+        self.ring_looks(now, &mut looks);
+        let page_before = self.before.as_ref().and_then(|before| before.app.got());
+        let beat = looks::beat(page_before, now, &self.thresholds);
+        looks.extend(beat.map(|look| (Subject::Beat, look)));
+        let answers = looks::answers_by_page(page_before, now);
+        looks.extend(answers.map(|look| (Subject::PageAnswers, look)));
+        self.served_looks(now, &mut looks);
+        looks.extend(self.accept_looks(now));
+        self.listening_looks(now, &mut looks);
+        self.full_looks(now, &mut looks);
+        self.forget(now);
+        looks
+    }
+
+    fn ring_looks(&self, now: &Model, looks: &mut Vec<(Subject, Look)>) {
         for ring in now.all_rings() {
             let before = self.rings.get(&ring.fd);
             if before.is_some_and(|before| before.at_ns == ring.at_ns) {
@@ -222,45 +176,101 @@ impl Detector {
             ] {
                 looks.extend(looks::ring(before, ring, side, now).map(|look| (subject, look)));
             }
+            let storm = looks::storm(ring, &self.thresholds);
+            looks.extend(storm.map(|look| (Subject::Storm(ring.fd), look)));
         }
-        let page_before = self.before.as_ref().and_then(|before| before.app.got());
-        looks.extend(looks::beat(page_before, now).map(|look| (Subject::Beat, look)));
-        if now.app.got().is_none() {
-            for served in now.all_served() {
-                let port = served.raw.port;
-                let before = self.served.get(&port);
-                if before.is_none_or(|before| before.at_ns < served.at_ns) {
-                    let look = looks::unread(before, served, now);
-                    looks.extend(look.map(|look| (Subject::Unread(port), look)));
-                }
+    }
+
+    /// What a census of the connections shows, when there is a new one.
+    fn served_looks(&self, now: &Model, looks: &mut Vec<(Subject, Look)>) {
+        for served in now.all_served() {
+            let port = served.raw.port;
+            let before = self.served.get(&port);
+            if before.is_some_and(|before| before.at_ns >= served.at_ns) {
+                continue;
             }
+            let neglected = looks::neglected(served, now);
+            looks.extend(neglected.map(|look| (Subject::Neglected(port), look)));
+            if now.app.got().is_some() {
+                continue;
+            }
+            let unread = looks::unread(before, served, now);
+            looks.extend(unread.map(|look| (Subject::Unread(port), look)));
+            let answers = looks::answers(before, served);
+            looks.extend(answers.map(|look| (Subject::Answers(port), look)));
         }
-        looks.extend(self.accept_looks(now));
-        self.forget(now);
-        looks
+    }
+
+    fn listener_before(&self, listener: &ListenerModel) -> Option<(&Model, &ListenerModel)> {
+        let before = self.before.as_deref()?;
+        let all = before.listeners.got()?;
+        Some((before, all.iter().find(|then| then.inode == listener.inode)?))
     }
 
     fn accept_looks(&self, now: &Arc<Model>) -> Vec<(Subject, Look)> {
         now.own_listeners()
             .map(|listener| {
-                let before = self.before.as_deref().and_then(|before| {
-                    let then = before.own_listeners().find(|then| then.inode == listener.inode)?;
-                    Some((before, then))
-                });
                 let port = listener.local.port();
+                let shared = now.own_listeners().any(|other| looks::overlap(listener, other));
                 let census = now.all_served().iter();
                 let signs = AcceptSigns {
                     page: now.app.got().filter(|app| app.raw.listen_port == Some(port)).map(
                         |app| (self.before.as_deref().and_then(|before| before.app.got()), app),
                     ),
+                    // Accepts are counted by port: of two sockets on one they say nothing.
                     census: census
-                        .filter(|served| served.raw.port == port)
+                        .filter(|served| served.raw.port == port && !shared)
                         .map(|served| (self.served.get(&port), served))
                         .next(),
                 };
+                let before = self.listener_before(listener);
                 (Subject::Accept(listener.inode), looks::accept(before, listener, signs, now.at_ns))
             })
             .collect()
+    }
+
+    /// Listeners of others beside the target's own, and ports that nobody listens on any more.
+    fn listening_looks(&self, now: &Model, looks: &mut Vec<(Subject, Look)>) {
+        let others = now.listeners.got().into_iter().flat_map(|all| all.iter());
+        for other in others {
+            if now.own_listeners().any(|own| own.inode == other.inode)
+                || !now.own_listeners().any(|own| looks::overlap(own, other))
+            {
+                continue;
+            }
+            let look = looks::sibling(self.listener_before(other), other, now.at_ns);
+            looks.push((Subject::Sibling(other.inode), look));
+        }
+        let refused = self.rises.refusing(now.at_ns);
+        for port in &self.ports {
+            let look = looks::gone(*port, refused, now);
+            looks.extend(look.map(|look| (Subject::Gone(*port), look)));
+        }
+    }
+
+    fn full_looks(&self, now: &Model, looks: &mut Vec<(Subject, Look)>) {
+        for listener in now.own_listeners() {
+            let dropping = self.rises.dropping(listener.inode, now.at_ns);
+            let look = looks::overflow(listener, dropping, now.at_ns);
+            looks.push((Subject::Overflow(listener.inode), look));
+        }
+        let handshakes = self.rises.dropping_handshakes(now.at_ns);
+        looks.extend(looks::syn(handshakes, now).map(|look| (Subject::Handshakes, look)));
+        let set = &self.thresholds;
+        looks.extend(looks::conntrack(now, set).map(|look| (Subject::Conntrack, look)));
+        looks.extend(looks::ports(now, set).map(|look| (Subject::Ports, look)));
+        looks.extend(looks::throttled(now, set).map(|look| (Subject::Throttled, look)));
+        looks.extend(looks::probe(now, set).map(|look| (Subject::Probe, look)));
+    }
+
+    fn note_ports(&mut self, now: &Model) {
+        let orphans = looks::orphans(now);
+        let listened = now.own_listeners().map(|listener| listener.local.port());
+        for port in listened.chain(orphans) {
+            if self.ports.len() < PORTS_MAX {
+                self.ports.insert(port);
+            }
+        }
     }
 
     fn remember(&mut self, now: &Model) {
@@ -283,66 +293,34 @@ impl Detector {
             self.served.retain(|port, _| served.iter().any(|served| served.raw.port == *port));
         }
         let listeners = now.listeners.got();
-        let (rings, served) = (&self.rings, &self.served);
+        let (rings, served, ports) = (&self.rings, &self.served, &self.ports);
         self.tracks.retain(|subject, _| match subject {
-            Subject::Process | Subject::Beat => true,
-            Subject::Submission(fd) | Subject::Completion(fd) => rings.contains_key(fd),
-            Subject::Unread(port) => served.contains_key(port),
-            Subject::Accept(inode) => {
+            Subject::Submission(fd) | Subject::Completion(fd) | Subject::Storm(fd) => {
+                rings.contains_key(fd)
+            }
+            Subject::Unread(port) | Subject::Answers(port) | Subject::Neglected(port) => {
+                served.contains_key(port)
+            }
+            Subject::Accept(inode) | Subject::Overflow(inode) | Subject::Sibling(inode) => {
                 listeners.is_none_or(|all| all.iter().any(|listener| listener.inode == *inode))
             }
+            Subject::Gone(port) => ports.contains(port),
+            _ => true,
         });
     }
 }
 
-/// Dates the onset by the server's own record of its last progress, where it keeps one.
-fn refine(stalled: Stalled, kind: StallKind, now: &Model) -> Onset {
-    let page = now.app.got().map(|app| &app.raw);
-    let recorded = page.and_then(|page| match kind {
-        StallKind::Accept => page.last_accept_ns,
-        StallKind::Runtime => page.beat_ns.max(page.last_response_ns),
-        StallKind::Answers => page.last_response_ns,
-        StallKind::Ring | StallKind::Stopped => page.last_accept_ns.max(page.last_response_ns),
-        StallKind::Listener | StallKind::Full | StallKind::Throttled => None,
-    });
-    let recorded = recorded.filter(|at_ns| {
-        stalled.before_watch || at_ns.saturating_add(REFINE_MAX_NS) >= stalled.at_ns
-    });
-    let (at_ns, within_ns, last_progress) = match (recorded, kind) {
-        (Some(at_ns), StallKind::Accept) => (at_ns, 0, "the last accept, by the server's page"),
-        (Some(at_ns), StallKind::Runtime) => {
-            (at_ns, 0, "the last beat or response, by the server's page")
-        }
-        (Some(at_ns), _) => (at_ns, 0, "the last accept or response, by the server's page"),
-        (None, StallKind::Accept) => (
-            stalled.at_ns,
-            stalled.within_ns,
-            "the last accept seen, or the first queued connection",
-        ),
-        (None, StallKind::Ring) => {
-            (stalled.at_ns, stalled.within_ns, "the last move of the ring's head")
-        }
-        (None, StallKind::Runtime) => {
-            (stalled.at_ns, stalled.within_ns, "the last change on any connection")
-        }
-        (None, StallKind::Answers) => {
-            (stalled.at_ns, stalled.within_ns, "the last answer on any connection")
-        }
-        (None, StallKind::Listener | StallKind::Full | StallKind::Throttled) => {
-            (stalled.at_ns, stalled.within_ns, "the last sample in another state")
-        }
-        (None, StallKind::Stopped) => {
-            (stalled.at_ns, stalled.within_ns, "the last sample in another state")
-        }
-    };
-    Onset {
-        kind,
-        at_ns,
-        within_ns,
-        before_watch: stalled.before_watch,
-        detected_ns: now.at_ns,
-        demand: stalled.demand,
-        last_progress: last_progress.to_owned(),
-        partial: None,
-    }
+/// The onset is dated to some ten milliseconds; progress so close after it is from before it.
+const SETTLED_NS: u64 = 250_000_000;
+
+/// Whether more accepts are in flight than a loop per listener has: one that gives up waiting for
+/// an accept and begins another leaves the first behind.
+fn has_spare_accepts(now: &Model) -> bool {
+    let armed = now.all_rings().iter().filter_map(|ring| ring.armed.got());
+    let accepts = armed.fold(0_u32, |sum, armed| sum.saturating_add(armed.of(OP_ACCEPT)));
+    let listeners = u32::try_from(now.own_listeners().count()).unwrap_or(u32::MAX);
+    accepts > listeners.saturating_mul(2)
 }
+
+/// IORING_OP_ACCEPT (`linux/io_uring.h`).
+const OP_ACCEPT: u8 = 13;

@@ -3,11 +3,14 @@
 mod detector;
 mod forecast;
 mod looks;
+mod onset;
+mod signs;
+mod subject;
 pub mod thresholds;
 mod track;
 
 pub use detector::{Detector, Transition};
-pub use forecast::{Forecast, ForecastKind};
+pub use forecast::{Forecast, ForecastKind, Forecaster};
 
 use serde::{Deserialize, Serialize};
 

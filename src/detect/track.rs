@@ -90,6 +90,16 @@ impl Track {
         }
     }
 
+    /// How long demand may go unmet from now on: what else is seen may shorten it.
+    pub const fn set_hold(&mut self, hold_ns: u64) {
+        self.hold_ns = hold_ns;
+    }
+
+    /// When progress was last made.
+    pub fn last_progress_ns(&self) -> Option<u64> {
+        self.last_progress.map(|(at_ns, _)| at_ns)
+    }
+
     /// Whether it is stalled now.
     pub const fn is_stalled(&self) -> bool {
         self.stalled

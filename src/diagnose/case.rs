@@ -161,6 +161,23 @@ impl<'a> Case<'a> {
         })
     }
 
+    /// Reads of the operations in flight since the onset, each once: ring, instant, operations of
+    /// `opcode`.
+    pub fn armed(&self, opcode: u8) -> Vec<(i32, u64, u32)> {
+        let mut reads: Vec<(i32, u64, u32)> = Vec::new();
+        for model in self.from(self.onset.at_ns, u64::MAX) {
+            for ring in model.all_rings() {
+                let Some(armed) = ring.armed.got() else { continue };
+                let known =
+                    reads.iter().any(|(fd, at_ns, _)| *fd == ring.fd && *at_ns == armed.at_ns);
+                if !known && armed.at_ns > self.onset.at_ns {
+                    reads.push((ring.fd, armed.at_ns, armed.of(opcode)));
+                }
+            }
+        }
+        reads
+    }
+
     /// Since when `holds` has held without a break, looking back from the last tick; ticks of
     /// which it cannot be told are passed over.
     pub fn since(&self, holds: impl Fn(&Model) -> Option<bool>) -> Option<u64> {
@@ -189,6 +206,28 @@ impl<'a> Case<'a> {
             since_ns: self.since(|model| model.queued().map(|queued| queued > 0)),
         })
     }
+}
+
+/// Which operations wait, as the kernel names them.
+pub fn waiting_ops(ring: &RingSpan<'_>, since_ns: Option<u64>) -> Option<Evidence> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    let pending = ring.last.pending.got().map_or(&[][..], Vec::as_slice);
+    for (op, _) in pending {
+        match counts.iter_mut().find(|(name, _)| *name == op.as_str()) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((op, 1)),
+        }
+    }
+    let mut words: Vec<String> = counts.iter().map(|(op, count)| format!("{count} {op}")).collect();
+    let listed = pending.len() as u64;
+    let unlisted = u64::from(ring.last.sq_pending()).saturating_sub(listed);
+    if unlisted > 0 && listed > 0 {
+        words.push(format!("{unlisted} more"));
+    }
+    (!words.is_empty()).then(|| {
+        let signal = format!("ring {} operations not submitted", ring.fd);
+        word(ring.tier, signal, words.join(", "), since_ns)
+    })
 }
 
 /// Connections to others named in evidence.

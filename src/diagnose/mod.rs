@@ -1,14 +1,23 @@
 //! From an onset and the ticks around it to a verdict: the cause, its evidence, what was ruled
 //! out, what to do. Pure. One file per cause.
 
+mod accept_eagain_storm;
+mod accept_leaked;
+mod accept_not_armed;
 mod case;
+mod chain;
+mod completions_not_reaped;
 mod fd_exhausted;
 mod healthy;
 mod process_stopped;
 mod runtime_blocked;
+mod runtime_busy;
 mod sq_not_flushed;
+mod submit_error_dropped;
+mod taskrun_deferred;
 mod unknown;
 pub mod verdict;
+mod workers_blocked;
 
 use std::sync::Arc;
 
@@ -43,11 +52,19 @@ pub struct Account {
 /// What to do about a cause, one sentence each.
 fn next_steps(cause: Cause) -> Vec<String> {
     let steps: &[&str] = match cause {
-        Cause::SqNotFlushed => sq_not_flushed::NEXT,
+        Cause::AcceptEagainStorm => accept_eagain_storm::NEXT,
+        Cause::AcceptLeaked => accept_leaked::NEXT,
+        Cause::AcceptNotArmed => accept_not_armed::NEXT,
+        Cause::CompletionsNotReaped => completions_not_reaped::NEXT,
         Cause::FdExhausted => fd_exhausted::NEXT,
-        Cause::RuntimeBlocked => runtime_blocked::NEXT,
         Cause::ProcessStopped => process_stopped::NEXT,
+        Cause::RuntimeBlocked => runtime_blocked::NEXT,
+        Cause::RuntimeBusy => runtime_busy::NEXT,
+        Cause::SqNotFlushed => sq_not_flushed::NEXT,
+        Cause::SubmitErrorDropped => submit_error_dropped::NEXT,
+        Cause::TaskrunDeferred => taskrun_deferred::NEXT,
         Cause::Unknown => unknown::NEXT,
+        Cause::WorkersBlocked => workers_blocked::NEXT,
         _ => &[],
     };
     steps.iter().map(|&step| step.to_owned()).collect()
@@ -55,34 +72,47 @@ fn next_steps(cause: Cause) -> Vec<String> {
 
 fn examine(cause: Cause, case: &Case<'_>) -> Finding {
     match cause {
-        Cause::ProcessStopped => process_stopped::examine(case),
-        Cause::SqNotFlushed => sq_not_flushed::examine(case),
-        Cause::RuntimeBlocked => runtime_blocked::examine(case),
+        Cause::AcceptEagainStorm => accept_eagain_storm::examine(case),
+        Cause::AcceptLeaked => accept_leaked::examine(case),
+        Cause::AcceptNotArmed => accept_not_armed::examine(case),
+        Cause::CompletionsNotReaped => completions_not_reaped::examine(case),
         Cause::FdExhausted => fd_exhausted::examine(case),
+        Cause::ProcessStopped => process_stopped::examine(case),
+        Cause::RuntimeBlocked => runtime_blocked::examine(case),
+        Cause::RuntimeBusy => runtime_busy::examine(case),
+        Cause::SqNotFlushed => sq_not_flushed::examine(case),
+        Cause::SubmitErrorDropped => submit_error_dropped::examine(case),
+        Cause::TaskrunDeferred => taskrun_deferred::examine(case),
+        Cause::WorkersBlocked => workers_blocked::examine(case),
         _ => Finding::Excluded(String::from("not a cause of stalls")),
     }
 }
 
-/// The verdict on a stall: the surest cause that fits; among equals the one examined first.
+/// The verdict on a stall: the surest cause that fits, unless another that fits brings it about;
+/// among equals the one examined first.
 pub fn diagnose(case: &Case<'_>) -> Verdict {
     let findings: Vec<(Cause, Finding)> =
         Cause::STALLS.into_iter().map(|cause| (cause, examine(cause, case))).collect();
-    let mut best: Option<(Cause, &Account)> = None;
-    for (cause, finding) in &findings {
-        if let Finding::Fits(account) = finding
-            && best.is_none_or(|(_, other)| account.confidence > other.confidence)
-        {
-            best = Some((*cause, account));
+    let fitting = |finding: &'_ Finding| match finding {
+        Finding::Fits(account) => Some(account.clone()),
+        _ => None,
+    };
+    let fits: Vec<(Cause, Account)> =
+        findings.iter().filter_map(|(cause, finding)| Some((*cause, fitting(finding)?))).collect();
+    let mut best: Option<&(Cause, Account)> = None;
+    for candidate in fits.iter().filter(|(cause, account)| !brought_about(*cause, account, &fits)) {
+        if best.is_none_or(|(_, other)| candidate.1.confidence > other.confidence) {
+            best = Some(candidate);
         }
     }
-    let named = best.map(|(cause, _)| cause);
+    let named = best.map(|(cause, _)| *cause);
     let ruled_out = findings
         .iter()
         .filter(|(cause, _)| Some(*cause) != named)
         .map(|(cause, finding)| RuledOut { cause: *cause, because: because(finding, named) })
         .collect();
     let (cause, account) = match best {
-        Some((cause, account)) => (cause, account.clone()),
+        Some((cause, account)) => (*cause, account.clone()),
         None => (Cause::Unknown, unknown::account(case, &findings)),
     };
     Verdict {
@@ -96,9 +126,84 @@ pub fn diagnose(case: &Case<'_>) -> Verdict {
         missing: missing(case.last()),
         evidence: account.evidence,
         ruled_out,
-        chain: Vec::new(),
-        unknowable: Vec::new(),
+        chain: chain::of(case, cause),
+        unknowable: unknowable(case),
         next: next_steps(cause),
+    }
+}
+
+/// What a cause brings about: seen together, the first is the cause and the others are what came
+/// of it, however sure they are.
+const fn brings_about(cause: Cause) -> &'static [Cause] {
+    match cause {
+        Cause::ProcessStopped => &[
+            Cause::CpuThrottled,
+            Cause::RuntimeBlocked,
+            Cause::WorkersBlocked,
+            Cause::TaskrunDeferred,
+            Cause::AcceptNotArmed,
+            Cause::KafkaSlow,
+            Cause::KafkaUnreachable,
+        ],
+        Cause::KafkaUnreachable | Cause::KafkaSlow | Cause::KafkaQueueFull => {
+            &[Cause::FdExhausted, Cause::AcceptQueueOverflow, Cause::AcceptNotArmed]
+        }
+        Cause::AcceptLeaked => &[Cause::FdExhausted, Cause::AcceptQueueOverflow],
+        Cause::FdExhausted | Cause::FileTableFull => &[
+            Cause::AcceptQueueOverflow,
+            Cause::RuntimeBusy,
+            Cause::WorkersBlocked,
+            Cause::AcceptEagainStorm,
+            Cause::AcceptNotArmed,
+        ],
+        Cause::CpuThrottled => &[
+            Cause::AcceptQueueOverflow,
+            Cause::RuntimeBusy,
+            Cause::WorkersBlocked,
+            Cause::SqNotFlushed,
+            Cause::KafkaSlow,
+        ],
+        _ => &[],
+    }
+}
+
+/// Whether another cause that fits brings `cause` about, and was there no later. Of what has held
+/// since before the watch nobody knows the order.
+fn brought_about(cause: Cause, account: &Account, fits: &[(Cause, Account)]) -> bool {
+    fits.iter().any(|(other, theirs)| {
+        brings_about(*other).contains(&cause)
+            && theirs.confidence >= Confidence::Likely
+            && match (theirs.since_ns(), account.since_ns()) {
+                (Some(theirs), Some(ours)) => theirs <= ours.saturating_add(TOGETHER_NS),
+                _ => true,
+            }
+    })
+}
+
+/// Evidence is read at different paces: what is this close together cannot be put in order.
+const TOGETHER_NS: u64 = 500_000_000;
+
+/// What can no longer be known of a stall that is older than the watch.
+fn unknowable(case: &Case<'_>) -> Vec<String> {
+    let mut unknowable = Vec::new();
+    if case.onset.before_watch {
+        unknowable.push(if case.onset.within_ns == 0 {
+            String::from(
+                "What led to it: it was so when watching began. Its onset is the server's own record of its last progress.",
+            )
+        } else {
+            String::from(
+                "When it began, and what led to it: it was so when watching began.",
+            )
+        });
+    }
+    unknowable
+}
+
+impl Account {
+    /// Since when its strongest evidence has held.
+    fn since_ns(&self) -> Option<u64> {
+        self.evidence.first().and_then(|evidence| evidence.since_ns)
     }
 }
 

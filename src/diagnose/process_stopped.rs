@@ -20,7 +20,7 @@ pub(super) const NEXT: &[&str] = &[
 /// Ticks that must agree.
 const TICKS_MIN: usize = 3;
 
-fn held(model: &Model) -> Option<bool> {
+pub(super) fn held(model: &Model) -> Option<bool> {
     let state = model.process.got()?.state;
     let frozen = model.frozen.got().copied() == Some(true);
     Some(matches!(state, TaskState::Stopped | TaskState::Tracing) || frozen)

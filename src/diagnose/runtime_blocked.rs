@@ -11,7 +11,7 @@ use super::case::{Case, ThreadSpan, number, outside_evidence, syscall_words, wor
 use super::verdict::Confidence;
 use super::{Account, Finding};
 use crate::detect::StallKind;
-use crate::model::threads::{Doing, doing};
+use crate::model::threads::{Doing, doing, is_tokio_worker};
 use crate::model::tiers::Tier;
 use crate::model::{Model, ThreadModel, ThreadRole};
 
@@ -37,7 +37,19 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
             .map_or("no thread could be told to run the event loop", |absence| &absence.detail);
         return Finding::Missing(format!("{detail}."));
     }
+    let workers = threads.iter().filter(|thread| is_tokio_worker(&thread.last.comm)).count();
+    if workers >= 2 {
+        return Finding::Excluded(format!(
+            "The runtime has {workers} workers: one that is blocked does not hold up the others."
+        ));
+    }
     if let Some(thread) = threads.iter().find(|thread| thread.waiting * 10 > thread.ticks) {
+        if let Some(stuck) = stuck_since_the_onset(case, &threads) {
+            let mut account = account(case, stuck);
+            // Others go on: it holds up only what is its own.
+            account.confidence = account.confidence.min(Confidence::Likely);
+            return Finding::Fits(account);
+        }
         return Finding::Excluded(format!(
             "Thread {} still comes back to wait for events (seen so in {} of {} samples).",
             thread.last.tid, thread.waiting, thread.ticks
@@ -58,6 +70,23 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         return unclear(&threads);
     };
     Finding::Fits(account(case, thread))
+}
+
+/// Of several event loops, one that turned before the onset and has been blocked since: each serves
+/// connections of its own.
+fn stuck_since_the_onset<'a, 'b>(
+    case: &Case<'_>,
+    threads: &'b [ThreadSpan<'a>],
+) -> Option<&'b ThreadSpan<'a>> {
+    let turned_before = |tid: i32| {
+        let before = case.history.iter().filter(|model| model.at_ns < case.onset.at_ns);
+        before.filter_map(|model| model.thread(tid)).any(|thread| doing(thread) == Doing::Waiting)
+    };
+    threads.iter().find(|thread| {
+        thread.ticks >= TICKS_MIN
+            && thread.blocked == thread.ticks
+            && turned_before(thread.last.tid)
+    })
 }
 
 fn unclear(threads: &[ThreadSpan<'_>]) -> Finding {
@@ -187,7 +216,7 @@ fn wakes_per_s(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Option<f64> {
 }
 
 /// What it waits for, in words.
-fn blocked_on(thread: &ThreadModel, call: Option<&str>) -> String {
+pub(super) fn blocked_on(thread: &ThreadModel, call: Option<&str>) -> String {
     let wchan = thread.wchan.got().map_or("", String::as_str);
     let kind = if thread.state == TaskState::DiskSleep {
         "an uninterruptible wait (disk, network file system or a kernel lock)"

@@ -6,8 +6,8 @@
 //! The thread spins, calls `epoll_wait(0)` now and then, and neither the next accept nor any
 //! read or write reaches the kernel, until the submission queue is full.
 
-use super::case::{Case, RingSpan, ThreadSpan, number, word};
-use super::verdict::{Confidence, Evidence};
+use super::case::{Case, RingSpan, ThreadSpan, number, waiting_ops};
+use super::verdict::Confidence;
 use super::{Account, Finding};
 use crate::model::tiers::Tier;
 
@@ -39,9 +39,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     let Some(ring) =
         rings.iter().filter(|ring| ring.sq_frozen).max_by_key(|ring| ring.last.sq_pending())
     else {
-        return Finding::Excluded(String::from(
-            "Every ring's entries were handed to the kernel: no submission queue is frozen with entries in it.",
-        ));
+        return no_frozen_queue(case, &rings);
     };
     if ring.reads < READS_MIN {
         return Finding::Missing(format!(
@@ -65,7 +63,18 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     judge_thread(case, ring)
 }
 
-fn no_rings(case: &Case<'_>) -> Finding {
+/// Why no submission queue is stuck.
+pub(super) fn no_frozen_queue(case: &Case<'_>, rings: &[RingSpan<'_>]) -> Finding {
+    if rings.is_empty() {
+        return no_rings(case);
+    }
+    Finding::Excluded(String::from(
+        "Every ring's entries were handed to the kernel: no submission queue is frozen with entries in it.",
+    ))
+}
+
+/// Why no ring could be judged.
+pub(super) fn no_rings(case: &Case<'_>) -> Finding {
     let rings = case.last().map(|model| &model.rings);
     match rings.and_then(|rings| rings.absence()) {
         Some(absence) => {
@@ -186,26 +195,4 @@ fn account(
         ),
         evidence,
     }
-}
-
-/// Which operations wait, as the kernel names them.
-fn waiting_ops(ring: &RingSpan<'_>, since_ns: Option<u64>) -> Option<Evidence> {
-    let mut counts: Vec<(&str, usize)> = Vec::new();
-    let pending = ring.last.pending.got().map_or(&[][..], Vec::as_slice);
-    for (op, _) in pending {
-        match counts.iter_mut().find(|(name, _)| *name == op.as_str()) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((op, 1)),
-        }
-    }
-    let mut words: Vec<String> = counts.iter().map(|(op, count)| format!("{count} {op}")).collect();
-    let listed = pending.len() as u64;
-    let unlisted = u64::from(ring.last.sq_pending()).saturating_sub(listed);
-    if unlisted > 0 && listed > 0 {
-        words.push(format!("{unlisted} more"));
-    }
-    (!words.is_empty()).then(|| {
-        let signal = format!("ring {} operations not submitted", ring.fd);
-        word(ring.tier, signal, words.join(", "), since_ns)
-    })
 }

@@ -1,6 +1,6 @@
 //! What a thread is for, and whether it waits for events or is stuck in something else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stallscope_probes::sample::{HeartbeatRaw, SyscallRaw, TaskState, ThreadRaw};
 
@@ -97,10 +97,15 @@ fn classify(state: TaskState, syscall: Option<SyscallRaw>, wchan: Option<&str>) 
 #[derive(Debug, Default, Clone)]
 pub struct Roles {
     seen_waiting: BTreeSet<i32>,
+    /// Threads that ran at every look so far, and at how many.
+    running: BTreeMap<i32, u32>,
 }
 
 /// Threads remembered as waiters; tids of short-lived threads must not pile up.
 const SEEN_WAITING_MAX: usize = 1024;
+
+/// Looks in a row at which a thread runs that make it one that never sleeps.
+const ALWAYS_RUNNING_LOOKS: u32 = 6;
 
 /// Name prefixes of threads that wait for events and never serve clients.
 const HELPERS: [&str; 5] =
@@ -110,8 +115,10 @@ impl Roles {
     /// The role of every thread in `threads`, in the same order.
     ///
     /// With a heartbeat page the server itself says which thread runs the runtime. Otherwise:
-    /// tokio's workers by name; or every thread ever seen waiting for events; and always the main
-    /// thread, unless tokio's workers are there.
+    /// tokio's workers by name (unless the main thread waits for events and none of them does: they
+    /// are then the blocking pool of a current-thread runtime, which has the same name); or every
+    /// thread ever seen waiting for events; and always the main thread, unless tokio's workers are
+    /// there. Where nobody was ever seen waiting, a thread that never sleeps is the one.
     pub fn assign(
         &mut self,
         pid: i32,
@@ -126,7 +133,10 @@ impl Roles {
                 self.seen_waiting.insert(thread.tid);
             }
         }
-        let tokio_workers = threads.iter().any(|thread| is_tokio_worker(&thread.comm));
+        self.note_running(threads);
+        let tokio_workers = threads.iter().any(|thread| is_tokio_worker(&thread.comm))
+            && !self.is_pool_only(pid, threads);
+        let nobody_waits = self.seen_waiting.is_empty();
         let named = page.and_then(|page| page.runtime_tid);
         threads
             .iter()
@@ -141,9 +151,14 @@ impl Roles {
                         ThreadRole::Runtime => ThreadRole::Other,
                         other => other,
                     }
+                } else if by_name == ThreadRole::Runtime && !tokio_workers {
+                    ThreadRole::Other
                 } else if by_name != ThreadRole::Other || is_helper(&thread.comm) || tokio_workers {
                     by_name
-                } else if thread.tid == pid || self.seen_waiting.contains(&thread.tid) {
+                } else if thread.tid == pid
+                    || self.seen_waiting.contains(&thread.tid)
+                    || (nobody_waits && self.never_sleeps(thread.tid))
+                {
                     ThreadRole::Runtime
                 } else {
                     ThreadRole::Other
@@ -153,8 +168,38 @@ impl Roles {
     }
 }
 
-fn is_tokio_worker(comm: &str) -> bool {
+/// Whether a thread of this name is a worker of tokio's multi-thread runtime (or of its blocking
+/// pool: they share the name).
+pub fn is_tokio_worker(comm: &str) -> bool {
     comm.starts_with("tokio-rt-worker") || comm.starts_with("tokio-runtime-w")
+}
+
+impl Roles {
+    /// Whether the threads with the name of tokio's workers are the blocking pool of a runtime that
+    /// runs on the main thread.
+    fn is_pool_only(&self, pid: i32, threads: &[ThreadRaw]) -> bool {
+        let mut workers = threads.iter().filter(|thread| is_tokio_worker(&thread.comm));
+        self.seen_waiting.contains(&pid)
+            && !workers.any(|worker| self.seen_waiting.contains(&worker.tid))
+    }
+
+    fn note_running(&mut self, threads: &[ThreadRaw]) {
+        let ran = |tid: i32| {
+            let mut those = threads.iter().filter(|thread| thread.tid == tid);
+            those.any(|thread| thread.state == TaskState::Running)
+        };
+        self.running.retain(|tid, _| ran(*tid));
+        for thread in threads.iter().filter(|thread| thread.state == TaskState::Running) {
+            if self.running.len() < SEEN_WAITING_MAX {
+                let looks = self.running.entry(thread.tid).or_default();
+                *looks = looks.saturating_add(1);
+            }
+        }
+    }
+
+    fn never_sleeps(&self, tid: i32) -> bool {
+        self.running.get(&tid).is_some_and(|looks| *looks >= ALWAYS_RUNNING_LOOKS)
+    }
 }
 
 fn is_helper(comm: &str) -> bool {
@@ -246,7 +291,7 @@ mod tests {
         use ThreadRole::{IoWorker, Kafka, Other, Runtime};
         let threads = [
             thread(10, "server", TaskState::Sleeping, 232),
-            thread(11, "tokio-rt-worker", TaskState::Sleeping, 202),
+            thread(11, "tokio-rt-worker", TaskState::Sleeping, 232),
             thread(12, "rdk:broker1", TaskState::Sleeping, 7),
             thread(13, "iou-wrk-10", TaskState::Sleeping, 0),
             thread(14, "profiler", TaskState::Sleeping, 232),
@@ -257,5 +302,32 @@ mod tests {
             HeartbeatRaw { runtime_tid: Some(10), kafka_tid: Some(14), ..HeartbeatRaw::default() };
         let told = Roles::default().assign(10, &threads, Some(&page));
         assert_eq!(told, [Runtime, Other, Kafka, IoWorker, Kafka]);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_blocking_pool_of_a_current_thread_runtime_is_no_runtime() {
+        use ThreadRole::{Other, Runtime};
+        let threads = [
+            thread(10, "server", TaskState::Sleeping, 232),
+            thread(11, "tokio-rt-worker", TaskState::Sleeping, 202),
+        ];
+        assert_eq!(Roles::default().assign(10, &threads, None), [Runtime, Other]);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn where_nobody_ever_waits_the_one_that_never_sleeps_runs_the_loop() {
+        use ThreadRole::{Other, Runtime};
+        let threads = [
+            thread(10, "server", TaskState::Sleeping, 202),
+            thread(11, "loop", TaskState::Running, 0),
+        ];
+        let mut roles = Roles::default();
+        assert_eq!(roles.assign(10, &threads, None), [Runtime, Other]);
+        for _ in 0..ALWAYS_RUNNING_LOOKS {
+            roles.assign(10, &threads, None);
+        }
+        assert_eq!(roles.assign(10, &threads, None), [Runtime, Runtime]);
     }
 }

@@ -291,6 +291,8 @@ fn sockets() -> BoxedStrategy<SocketsRaw> {
                 oldest_ms: Some(words.3),
                 last_sent_ms: Some(words.4),
                 last_received_ms: None,
+                neglected: words.2,
+                neglected_oldest_ms: Some(words.5),
             }),
         });
     let ports = (any::<(u16, u16)>(), word(), word(), vec((address(), word()), 0..3))

@@ -7,7 +7,8 @@ use stallscope_probes::sample::Sample;
 
 use super::event::{Event, Step};
 use super::notes::{self, Slowness};
-use crate::detect::{Detector, Onset, Transition};
+use crate::detect::thresholds::Thresholds;
+use crate::detect::{Detector, Forecast, Forecaster, Onset, Transition};
 use crate::diagnose::verdict::{Cause, Confidence, Verdict};
 use crate::diagnose::{self, Case};
 use crate::model::{Model, ModelBuilder};
@@ -23,7 +24,11 @@ const UNKNOWN_PATIENCE_NS: u64 = 1_500_000_000;
 #[derive(Debug)]
 pub struct Engine {
     builder: ModelBuilder,
+    thresholds: Thresholds,
     detector: Detector,
+    forecaster: Forecaster,
+    /// Onsets of late, ns.
+    onsets: VecDeque<u64>,
     history: VecDeque<Arc<Model>>,
     verdict: Option<Verdict>,
     onset_ns: Option<u64>,
@@ -39,6 +44,12 @@ struct Calm {
     /// A state other than the one said, and how many looks in a row have shown it.
     other: Option<(Cause, u32)>,
 }
+
+/// Stalls that come and go are told of when there were so many within so long.
+const FLAPS_MIN: usize = 3;
+const FLAPS_WITHIN_NS: u64 = 60_000_000_000;
+/// Onsets remembered for that.
+const FLAPS_MAX: usize = 64;
 
 /// How often a server that is not stalled is judged.
 const CALM_LOOK_EVERY_NS: u64 = 1_000_000_000;
@@ -80,9 +91,17 @@ impl Calm {
 impl Engine {
     /// For the process `pid`; `ticks_per_s` is `sysconf(_SC_CLK_TCK)` of its machine.
     pub fn new(pid: i32, ticks_per_s: u64) -> Self {
+        Self::with(pid, ticks_per_s, Thresholds::default())
+    }
+
+    /// The same, with thresholds of the user's own.
+    pub fn with(pid: i32, ticks_per_s: u64, thresholds: Thresholds) -> Self {
         Self {
             builder: ModelBuilder::new(pid, ticks_per_s),
-            detector: Detector::default(),
+            thresholds,
+            detector: Detector::new(thresholds),
+            forecaster: Forecaster::default(),
+            onsets: VecDeque::new(),
             history: VecDeque::with_capacity(HISTORY_MAX),
             verdict: None,
             onset_ns: None,
@@ -134,10 +153,14 @@ impl Engine {
         let before = self.history.iter().rev().nth(1);
         let mut events = before.map_or_else(Vec::new, |before| notes::between(before, &model));
         events.extend(self.slowness.push(&model));
+        let ahead = self.forecaster.push(&model, &self.thresholds);
+        events.extend(ahead.into_iter().map(Event::Forecast));
         match self.detector.push(&model) {
             Some(Transition::Onset(onset)) => {
                 self.onset_ns = Some(onset.at_ns);
+                let flaps = self.flaps(model.at_ns);
                 events.push(Event::Onset(onset));
+                events.extend(flaps);
             }
             Some(Transition::Recovered(at_ns)) => events.push(self.recovered(at_ns)),
             None => {}
@@ -148,6 +171,25 @@ impl Engine {
         };
         events.extend(verdict.map(Event::Verdict));
         Step { model, events }
+    }
+
+    /// What is foreseen at present.
+    pub fn forecasts(&self) -> &[Forecast] {
+        self.forecaster.present()
+    }
+
+    /// A line for the log when stalls come and go.
+    fn flaps(&mut self, now_ns: u64) -> Option<Event> {
+        self.onsets.retain(|at_ns| now_ns.saturating_sub(*at_ns) <= FLAPS_WITHIN_NS);
+        self.onsets.push_back(now_ns);
+        if self.onsets.len() > FLAPS_MAX {
+            self.onsets.pop_front();
+        }
+        let count = self.onsets.len();
+        (count >= FLAPS_MIN).then(|| Event::Note {
+            at_ns: now_ns,
+            text: format!("it flaps: {count} stalls within a minute, each of them over by itself"),
+        })
     }
 
     fn recovered(&mut self, at_ns: u64) -> Event {

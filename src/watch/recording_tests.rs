@@ -116,14 +116,14 @@ fn what_is_no_recording_is_refused_in_words() {
     let mut older = bytes_of(header(), &[]);
     older[MAGIC.len()] = 1;
     let mut newer = bytes_of(header(), &[]);
-    newer[MAGIC.len()] = 3;
+    newer[MAGIC.len()] = 4;
     let cases: [(&[u8], &str); 6] = [
         (b"", "this is no stallscope recording"),
         (b"STALL", "this is no stallscope recording"),
         (b"\x7fELF\x02\x01\x01\0\0\0\0\0", "this is no stallscope recording"),
-        (&older, "format version 1; this program reads version 2"),
-        (&newer, "format version 3; this program reads version 2"),
-        (b"STALLREC\x02\0", "no readable header"),
+        (&older, "format version 1; this program reads version 3"),
+        (&newer, "format version 4; this program reads version 3"),
+        (b"STALLREC\x03\0", "no readable header"),
     ];
     for (bytes, words) in cases {
         let error = read(bytes).unwrap_err().to_string();

@@ -96,6 +96,11 @@ pub struct AnswersRaw {
     pub last_sent_ms: Option<u32>,
     /// How long ago data last came in on any accepted connection, ms; `None`: never on any.
     pub last_received_ms: Option<u32>,
+    /// Accepted connections that were never read from nor written to, though there is something to
+    /// read: bytes, or the end of the stream.
+    pub neglected: u32,
+    /// How long the one of them that waits longest has done so, ms.
+    pub neglected_oldest_ms: Option<u32>,
 }
 
 /// Ephemeral ports of the namespace.

@@ -1,0 +1,110 @@
+//! Queues, tables and quotas that are full: new clients are turned away, however well the others
+//! are served.
+
+use stallscope_probes::Reading;
+use stallscope_probes::sample::{ActiveOutcome, TablesRaw};
+
+use super::condition;
+use crate::detect::thresholds::Thresholds;
+use crate::detect::track::{Look, Progress};
+use crate::model::{ListenerModel, Model, RingModel};
+
+/// Drops at a listener; `dropping`: some were of late.
+pub fn overflow(listener: &ListenerModel, dropping: bool, at_ns: u64) -> Look {
+    let demand = dropping
+        .then(|| format!("connections are dropped at the accept queue of {}", listener.local));
+    condition(at_ns, demand)
+}
+
+/// Handshakes under way that are no flood: a burst of clients, each with its own round trip.
+const HANDSHAKES_FEW: u32 = 16;
+
+/// Handshakes dropped for want of room; `dropping`: some were of late.
+pub fn syn(dropping: bool, now: &Model) -> Option<Look> {
+    now.tcp.got()?;
+    let under_way: u32 =
+        now.all_served().iter().map(|served| served.raw.syn_recv).fold(0, u32::saturating_add);
+    let demand = (dropping && under_way >= HANDSHAKES_FEW)
+        .then(|| format!("{under_way} handshakes are under way, and further SYNs are dropped"));
+    Some(condition(now.at_ns, demand))
+}
+
+/// The connection tracking table.
+pub fn conntrack(now: &Model, thresholds: &Thresholds) -> Option<Look> {
+    let table = now.tables.got().and_then(|tables: &TablesRaw| tables.conntrack.got())?;
+    let full = table.max > 0
+        && f64::from(table.entries) >= f64::from(table.max) * thresholds.conntrack_full_ratio;
+    let demand = full.then(|| {
+        format!("the connection tracking table is full ({} of {})", table.entries, table.max)
+    });
+    Some(condition(now.at_ns, demand))
+}
+
+/// Ephemeral ports towards a destination that matters to the target: itself, or one of its peers.
+pub fn ports(now: &Model, thresholds: &Thresholds) -> Option<Look> {
+    let ports = now.ports.got()?;
+    let matters = |address: &std::net::SocketAddr| {
+        now.own_listeners().any(|listener| listener.local.port() == address.port())
+            || now.all_peers().iter().any(|peer| peer.raw.remote == *address)
+    };
+    let full = f64::from(ports.size) * thresholds.ports_full_ratio;
+    let used_up = ports
+        .top
+        .iter()
+        .find(|(address, used)| ports.size > 0 && f64::from(*used) >= full && matters(address));
+    let demand = used_up.map(|(address, used)| {
+        format!("{used} of {} ephemeral ports to {address} are in use", ports.size)
+    });
+    Some(condition(now.at_ns, demand))
+}
+
+/// The CPU quota of the cgroup.
+pub fn throttled(now: &Model, thresholds: &Thresholds) -> Option<Look> {
+    let cgroup = now.cgroup.got()?;
+    let periods = cgroup.throttled_ratio?;
+    let long = cgroup.throttled_ms_new.is_none_or(|ms| ms >= thresholds.throttled_ms);
+    let demand = (periods >= thresholds.throttled_periods_ratio && long)
+        .then(|| format!("its cgroup was throttled in {:.0} % of the periods", periods * 100.0));
+    Some(condition(now.at_ns, demand))
+}
+
+/// Of the completions looked at, so many may be good in a storm.
+const GOOD_MAX: u32 = 4;
+
+/// Completions of nothing but errors, at a rate that only a loop without back-off makes; `None`
+/// when the ring was not read.
+pub fn storm(ring: &RingModel, thresholds: &Thresholds) -> Option<Look> {
+    let state = ring.state.got()?;
+    let Reading::Got(recent) = &state.recent else { return None };
+    let errors = recent.iter().filter(|(errno, _)| AGAIN_AND_NO_FD.contains(errno));
+    let errors = errors.fold(0_u32, |sum, (_, count)| sum.saturating_add(*count));
+    let looked_at = stallscope_probes::sample::RECENT_COMPLETIONS_MAX.min(state.cq_entries);
+    let rate = ring.completions_per_s.got().copied()?;
+    let all_fail = looked_at > 0 && errors.saturating_add(GOOD_MAX) >= looked_at;
+    let demand = (all_fail && rate >= thresholds.storm_completions_per_s)
+        .then(|| format!("ring {} completes {rate:.0} operations a second, all errors", ring.fd));
+    Some(condition(ring.at_ns, demand))
+}
+
+/// EAGAIN, EMFILE, ENFILE of errno(3).
+const AGAIN_AND_NO_FD: [i32; 3] = [11, 24, 23];
+
+/// The watcher's own connections.
+pub fn probe(now: &Model, thresholds: &Thresholds) -> Option<Look> {
+    let active = now.active.got()?;
+    let failing = active.failures_in_a_row >= thresholds.probe_failures_min;
+    let demand = failing.then(|| {
+        let what = match active.outcome {
+            ActiveOutcome::Refused => "was refused",
+            ActiveOutcome::ConnectTimeout => "got no connection",
+            _ => "got no answer",
+        };
+        format!("the active probe {what} {} times in a row", active.failures_in_a_row)
+    });
+    let progress = match (active.last_success_ns, &demand) {
+        (_, Some(_)) => Progress::None,
+        (Some(at_ns), None) => Progress::Made { at_ns, within_ns: 0 },
+        (None, None) => Progress::Unknown,
+    };
+    Some(Look { at_ns: now.at_ns, demand, progress })
+}

@@ -1,0 +1,99 @@
+//! The date of an onset, as well as it can be told.
+
+use std::collections::BTreeMap;
+
+use super::looks;
+use super::signs::Signs;
+use super::subject::Subject;
+use super::thresholds::REFINE_MAX_NS;
+use super::track::Stalled;
+use super::{Onset, StallKind};
+use crate::model::{Model, ServedModel};
+
+/// Censuses are up to a second apart while all is calm. When a sign that is read at every tick was
+/// last seen within the time that they leave open, it dates the stall better. Connections know
+/// themselves since when they wait.
+pub(super) fn sharpen(
+    mut stalled: Stalled,
+    subject: Subject,
+    signs: &Signs,
+    served: &BTreeMap<u16, ServedModel>,
+) -> Stalled {
+    let by_clients = match subject {
+        Subject::Answers(port) => served.get(&port).and_then(looks::oldest_request_ns),
+        Subject::Neglected(port) => served.get(&port).and_then(looks::oldest_neglected_ns),
+        _ => None,
+    };
+    if let Some(at_ns) = by_clients {
+        stalled.at_ns = at_ns;
+        stalled.within_ns = CLIENTS_WITHIN_NS;
+        return stalled;
+    }
+    let sign = match subject {
+        Subject::Unread(_) => signs.loop_stopped(),
+        Subject::Accept(_) => signs.last_fd_change,
+        _ => None,
+    };
+    let Some((at_ns, within_ns)) = sign else { return stalled };
+    let open_ns = stalled.within_ns.saturating_add(REFINE_MAX_NS);
+    if at_ns.abs_diff(stalled.at_ns) <= open_ns && within_ns < stalled.within_ns {
+        stalled.at_ns = at_ns;
+        stalled.within_ns = within_ns;
+    }
+    stalled
+}
+
+/// Two instants in jiffies (10 ms at worst).
+const CLIENTS_WITHIN_NS: u64 = 20_000_000;
+
+/// Dates the onset by the server's own record of its last progress, where it keeps one.
+pub(super) fn refine(stalled: Stalled, kind: StallKind, now: &Model) -> Onset {
+    let page = now.app.got().map(|app| &app.raw);
+    let recorded = page.and_then(|page| match kind {
+        StallKind::Accept => page.last_accept_ns,
+        StallKind::Runtime => page.beat_ns.max(page.last_response_ns),
+        StallKind::Answers => page.last_response_ns,
+        StallKind::Ring | StallKind::Stopped => page.last_accept_ns.max(page.last_response_ns),
+        StallKind::Listener | StallKind::Full | StallKind::Throttled => None,
+    });
+    let recorded = recorded.filter(|at_ns| {
+        stalled.before_watch || at_ns.saturating_add(REFINE_MAX_NS) >= stalled.at_ns
+    });
+    let (at_ns, within_ns, last_progress) = match (recorded, kind) {
+        (Some(at_ns), StallKind::Accept) => (at_ns, 0, "the last accept, by the server's page"),
+        (Some(at_ns), StallKind::Runtime) => {
+            (at_ns, 0, "the last beat or response, by the server's page")
+        }
+        (Some(at_ns), _) => (at_ns, 0, "the last accept or response, by the server's page"),
+        (None, StallKind::Accept) => (
+            stalled.at_ns,
+            stalled.within_ns,
+            "the last accept seen, or the first queued connection",
+        ),
+        (None, StallKind::Ring) => {
+            (stalled.at_ns, stalled.within_ns, "the last move of the ring's head")
+        }
+        (None, StallKind::Runtime) => {
+            (stalled.at_ns, stalled.within_ns, "the last change on any connection")
+        }
+        (None, StallKind::Answers) => {
+            (stalled.at_ns, stalled.within_ns, "the last answer on any connection")
+        }
+        (None, StallKind::Listener | StallKind::Full | StallKind::Throttled) => {
+            (stalled.at_ns, stalled.within_ns, "the last sample in another state")
+        }
+        (None, StallKind::Stopped) => {
+            (stalled.at_ns, stalled.within_ns, "the last sample in another state")
+        }
+    };
+    Onset {
+        kind,
+        at_ns,
+        within_ns,
+        before_watch: stalled.before_watch,
+        detected_ns: now.at_ns,
+        demand: stalled.demand,
+        last_progress: last_progress.to_owned(),
+        partial: None,
+    }
+}

@@ -1,0 +1,133 @@
+//! Signs of life, and of trouble, that are remembered from tick to tick.
+
+use std::collections::BTreeMap;
+
+use super::thresholds::DROPS_APART_MAX_NS;
+use crate::model::Model;
+use crate::model::threads::{Doing, doing};
+
+/// Signs of life that are read at every tick. Neither proves progress; both date its end.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Signs {
+    open_fds: Option<(u64, u64)>,
+    /// When the number of open fds last changed, and half the uncertainty: something was accepted
+    /// or closed.
+    pub(super) last_fd_change: Option<(u64, u64)>,
+    /// The last tick in which a runtime thread waited, and the first after it in which none did.
+    last_waited: Option<(u64, u64)>,
+    last_seen_ns: Option<u64>,
+    last_tick_ns: Option<u64>,
+    /// The last tick before every runtime thread was asleep elsewhere, and the first in which all
+    /// were, since one last waited for events.
+    blocked_from: Option<(u64, u64)>,
+    /// Ticks in a row in which one was awake and none waited for events.
+    awake_ticks: u32,
+    /// Ticks in a row in which every runtime thread was asleep elsewhere.
+    pub(super) blocked_ticks: u32,
+}
+
+impl Signs {
+    pub(super) fn push(&mut self, now: &Model) {
+        self.fds(now);
+        let doings: Vec<Doing> = now.runtime_threads().map(doing).collect();
+        if doings.is_empty() {
+            return;
+        }
+        if doings.contains(&Doing::Waiting) {
+            self.last_seen_ns = Some(now.at_ns);
+            self.last_waited = None;
+        } else if let (Some(seen_ns), None) = (self.last_seen_ns, self.last_waited) {
+            self.last_waited = Some((seen_ns, now.at_ns));
+        }
+        let before_ns = self.last_tick_ns.replace(now.at_ns).unwrap_or(now.at_ns);
+        let blocked = doings.iter().all(|doing| *doing == Doing::Blocked);
+        self.blocked_ticks = if blocked { self.blocked_ticks.saturating_add(1) } else { 0 };
+        if blocked {
+            self.awake_ticks = 0;
+            self.blocked_from.get_or_insert((before_ns, now.at_ns));
+        } else {
+            self.awake_ticks = self.awake_ticks.saturating_add(1);
+            let works = self.awake_ticks >= AWAKE_TICKS_AT_WORK;
+            if works || doings.contains(&Doing::Waiting) {
+                self.blocked_from = None;
+            }
+        }
+    }
+
+    fn fds(&mut self, now: &Model) {
+        let Some(open) = now.fds.got().map(|fds| fds.open) else { return };
+        if let Some((then_ns, then)) = self.open_fds.replace((now.at_ns, open))
+            && then != open
+        {
+            let half_ns = now.at_ns.saturating_sub(then_ns) / 2;
+            self.last_fd_change = Some((then_ns.saturating_add(half_ns), half_ns));
+        }
+    }
+
+    /// The instant at which the loop stopped, and half its uncertainty: where its thread fell
+    /// asleep elsewhere; or, when it did not, where it last waited for events, as every loop does
+    /// that turns and is not saturated.
+    pub(super) fn loop_stopped(self) -> Option<(u64, u64)> {
+        let (seen_ns, missed_ns) = self.blocked_from.or(self.last_waited)?;
+        let half_ns = missed_ns.saturating_sub(seen_ns) / 2;
+        Some((seen_ns.saturating_add(half_ns), half_ns))
+    }
+}
+
+/// A thread that is awake for so many ticks in a row is at work. For one it may only have looked
+/// whether what it is blocked on has come (librdkafka's flush does so ten times a second).
+const AWAKE_TICKS_AT_WORK: u32 = 2;
+
+/// Ticks in a row with every runtime thread blocked that call for a closer look; and for how long:
+/// a process whose main thread sleeps for good by design is not looked at closer for ever.
+pub(super) const BLOCKED_TICKS_SUSPICIOUS: std::ops::Range<u32> = 2..60;
+
+/// When counters of drops and refusals last rose.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Rises {
+    /// By listener's inode.
+    drops: BTreeMap<u32, u64>,
+    handshakes_ns: Option<u64>,
+    resets_ns: Option<u64>,
+}
+
+impl Rises {
+    pub(super) fn push(&mut self, now: &Model) {
+        let listeners = now.listeners.got();
+        self.drops.retain(|inode, _| {
+            listeners.is_none_or(|all| all.iter().any(|listener| listener.inode == *inode))
+        });
+        for listener in now.own_listeners() {
+            if listener.drops_new.got().is_some_and(|drops| *drops > 0) {
+                self.drops.insert(listener.inode, now.at_ns);
+            }
+        }
+        let Some(tcp) = now.tcp.got() else { return };
+        let rose = |counts: [Option<u64>; 2]| counts.into_iter().flatten().any(|count| count > 0);
+        if rose([tcp.req_q_full_drops_new, tcp.req_q_full_cookies_new]) {
+            self.handshakes_ns = Some(now.at_ns);
+        }
+        if rose([tcp.out_rsts_new, None]) {
+            self.resets_ns = Some(now.at_ns);
+        }
+    }
+
+    /// Whether connections were dropped at this listener of late.
+    pub(super) fn dropping(&self, inode: u32, now_ns: u64) -> bool {
+        recent(self.drops.get(&inode).copied(), now_ns)
+    }
+
+    /// Whether handshakes were dropped of late.
+    pub(super) fn dropping_handshakes(&self, now_ns: u64) -> bool {
+        recent(self.handshakes_ns, now_ns)
+    }
+
+    /// Whether resets were sent of late.
+    pub(super) fn refusing(&self, now_ns: u64) -> bool {
+        recent(self.resets_ns, now_ns)
+    }
+}
+
+fn recent(at_ns: Option<u64>, now_ns: u64) -> bool {
+    at_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) <= DROPS_APART_MAX_NS)
+}

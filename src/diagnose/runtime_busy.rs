@@ -1,0 +1,133 @@
+//! `runtime-busy`: the runtime's thread computes, and does not come back to its event loop.
+//!
+//! One poll that takes seconds: parsing, compression, a loop that never ends. The thread is on a CPU
+//! all the time, in user mode; completions and unread bytes pile up as with a blocked one.
+
+use super::case::{Case, ThreadSpan, number};
+use super::verdict::{Confidence, Evidence};
+use super::{Account, Finding};
+use crate::model::threads::is_tokio_worker;
+use crate::model::tiers::Tier;
+
+pub(super) const NEXT: &[&str] = &[
+    "Take a CPU flamegraph of that thread (`perf record -t TID -g`, or the server's own profiler): the function that holds it stands at the top.",
+    "Move the computation off the runtime's thread (spawn_blocking, a pool of its own), or divide it and yield in between.",
+    "It may end by itself: what waits is then answered late. A restart loses it.",
+];
+
+/// Share of the ticks in which the thread must be seen running.
+const RUNNING_SHARE_MIN: f64 = 0.9;
+/// Clock ticks of CPU time below which user and kernel mode cannot be told apart.
+const TICKS_FEW: u64 = 10;
+/// With so many clock ticks the split is sure.
+const TICKS_SURE: u64 = 40;
+/// A loop that turns spends 3 to 12 % of its time in the kernel (see `sq-not-flushed`), one that
+/// spins on a failing call more; a computation next to nothing.
+const KERNEL_SHARE_MAX: f64 = 0.02;
+/// Beyond this the thread loops in system calls: it may well be its event loop.
+const KERNEL_SHARE_LOOP: f64 = 0.3;
+
+pub(super) fn examine(case: &Case<'_>) -> Finding {
+    let threads: Vec<ThreadSpan<'_>> = case.runtime();
+    if threads.is_empty() {
+        return Finding::Missing(String::from("no thread could be told to run the event loop."));
+    }
+    let workers = threads.iter().filter(|thread| is_tokio_worker(&thread.last.comm)).count();
+    if workers >= 2 {
+        return Finding::Excluded(format!(
+            "The runtime has {workers} workers: one that computes does not hold up the others."
+        ));
+    }
+    if let Some(last) = case.last()
+        && super::fd_exhausted::is_full(last) == Some(true)
+    {
+        return Finding::Excluded(String::from("No fd is left: a loop spins on failing accepts."));
+    }
+    let running = |thread: &&ThreadSpan<'_>| {
+        thread.ticks >= 3
+            && thread.running as f64 >= RUNNING_SHARE_MIN * thread.ticks as f64
+            && thread.waiting == 0
+    };
+    let Some(thread) = threads.iter().filter(running).max_by_key(|thread| used(thread)) else {
+        let busiest = threads.iter().max_by_key(|thread| thread.running);
+        return Finding::Excluded(busiest.map_or_else(String::new, |thread| {
+            format!(
+                "Thread {} was running in only {} of {} samples.",
+                thread.last.tid, thread.running, thread.ticks
+            )
+        }));
+    };
+    judge(case, thread)
+}
+
+fn used(thread: &ThreadSpan<'_>) -> u64 {
+    thread.cpu_ticks.map_or(0, |(user, kernel)| user + kernel)
+}
+
+fn judge(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Finding {
+    let tid = thread.last.tid;
+    let rings = case.rings();
+    let unreaped = rings.iter().find(|ring| ring.cq_frozen);
+    let Some((user, kernel)) = thread.cpu_ticks else {
+        return Finding::Missing(format!("the CPU time of thread {tid} could not be read."));
+    };
+    let ticks = user + kernel;
+    let share = kernel as f64 / ticks.max(1) as f64;
+    if unreaped.is_none() && rings.iter().any(|ring| ring.sq_frozen) && kernel > 0 {
+        return Finding::Excluded(format!(
+            "Thread {tid} enters the kernel ({kernel} of {ticks} clock ticks): its loop turns and does not submit."
+        ));
+    }
+    if ticks < TICKS_FEW {
+        let waits = thread.last.delay_ratio.got().copied().unwrap_or(0.0);
+        return Finding::Missing(format!(
+            "thread {tid} got only {ticks} clock ticks of CPU time since the onset (it waited for a CPU {:.0} % of the time).",
+            waits * 100.0
+        ));
+    }
+    if share > KERNEL_SHARE_LOOP && unreaped.is_none() {
+        return Finding::Excluded(format!(
+            "Thread {tid} spends {:.0} % of its CPU time in the kernel: it goes from call to call and does not compute.",
+            share * 100.0
+        ));
+    }
+    let sure = ticks >= TICKS_SURE && (share <= KERNEL_SHARE_MAX || unreaped.is_some());
+    let confidence = if sure { Confidence::Certain } else { Confidence::Likely };
+    let since_ns = case.since(|model| {
+        let thread = model.thread(tid)?;
+        Some(thread.state == stallscope_probes::sample::TaskState::Running)
+    });
+    let mut evidence: Vec<Evidence> = vec![
+        number(
+            Tier::Threads,
+            format!("thread {tid} CPU time since the onset (user mode)"),
+            user as f64,
+            "clock ticks",
+            since_ns.or(Some(case.onset.at_ns)),
+        ),
+        number(
+            Tier::Threads,
+            format!("thread {tid} CPU time spent in the kernel"),
+            share * 100.0,
+            "%",
+            None,
+        ),
+    ];
+    if let Some(ring) = unreaped {
+        evidence.push(number(
+            ring.tier,
+            format!("ring {} unreaped completions, head frozen", ring.fd),
+            f64::from(ring.last.cq_pending()),
+            "completions",
+            None,
+        ));
+    }
+    evidence.extend(case.queue_evidence());
+    Finding::Fits(Account {
+        confidence,
+        summary: format!(
+            "The runtime's thread {tid} computes without a pause and does not come back to its event loop."
+        ),
+        evidence,
+    })
+}

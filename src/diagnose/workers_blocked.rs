@@ -1,0 +1,107 @@
+//! `workers-blocked`: every worker of a multi-thread runtime is blocked or computes, and none waits
+//! for events.
+//!
+//! In a healthy tokio runtime one idle worker always holds the I/O driver and sleeps in epoll; the
+//! others sleep on a futex. When none is in epoll, nobody learns of new events: all workers are
+//! blocked, or the one that held the driver is, and nobody has taken it over (tokio issue 4730).
+
+use std::collections::BTreeMap;
+
+use super::case::{Case, ThreadSpan, number, word};
+use super::runtime_blocked::blocked_on;
+use super::verdict::{Confidence, Evidence};
+use super::{Account, Finding};
+use crate::model::threads::is_tokio_worker;
+use crate::model::tiers::Tier;
+
+pub(super) const NEXT: &[&str] = &[
+    "Look at what the workers are in (evidence below): a lock held by one of them, a sleep, a synchronous client, a computation.",
+    "Move blocking calls to spawn_blocking or a thread of their own; do not hold a std lock across work.",
+    "More workers put it off, and do not cure it. A restart clears it until it happens again.",
+];
+
+/// Ticks that must agree.
+const TICKS_MIN: usize = 3;
+/// Share of the ticks in which a worker must be seen away from its loop.
+const AWAY_SHARE_MIN: f64 = 0.9;
+
+pub(super) fn examine(case: &Case<'_>) -> Finding {
+    let threads = case.runtime();
+    let workers: Vec<&ThreadSpan<'_>> =
+        threads.iter().filter(|thread| is_tokio_worker(&thread.last.comm)).collect();
+    if workers.len() < 2 {
+        return Finding::Excluded(String::from("The process has no multi-thread runtime."));
+    }
+    if let Some(worker) = workers.iter().find(|worker| worker.waiting > 0) {
+        return Finding::Excluded(format!(
+            "Worker {} waits for events (seen so in {} of {} samples).",
+            worker.last.tid, worker.waiting, worker.ticks
+        ));
+    }
+    let away = |worker: &ThreadSpan<'_>| {
+        let away = worker.blocked + worker.running;
+        worker.ticks >= TICKS_MIN && away as f64 >= AWAY_SHARE_MIN * worker.ticks as f64
+    };
+    if let Some(worker) = workers.iter().find(|worker| !away(worker)) {
+        let absent = worker.last.syscall.absence().filter(|_| worker.blocked == 0);
+        return Finding::Missing(absent.map_or_else(
+            || format!("worker {} was seen too seldom to tell.", worker.last.tid),
+            |absence| format!("what the workers sleep in could not be read ({}).", absence.detail),
+        ));
+    }
+    let computing = workers.iter().filter(|worker| worker.running * 2 > worker.ticks).count();
+    Finding::Fits(account(case, &workers, computing))
+}
+
+fn account(case: &Case<'_>, workers: &[&ThreadSpan<'_>], computing: usize) -> Account {
+    let mut by_call: BTreeMap<String, usize> = BTreeMap::new();
+    for worker in workers.iter().filter(|worker| worker.running * 2 <= worker.ticks) {
+        let call = super::case::syscall_words(worker.last);
+        *by_call.entry(blocked_on(worker.last, call.as_deref())).or_default() += 1;
+    }
+    let mut words: Vec<String> =
+        by_call.iter().map(|(what, count)| format!("{count} in {what}")).collect();
+    if computing > 0 {
+        words.push(format!("{computing} computing"));
+    }
+    let since_ns = case.since(|model| {
+        let mut workers =
+            model.runtime_threads().filter(|thread| is_tokio_worker(&thread.comm)).peekable();
+        workers.peek()?;
+        Some(workers.all(|thread| {
+            !matches!(crate::model::threads::doing(thread), crate::model::threads::Doing::Waiting)
+        }))
+    });
+    let mut evidence: Vec<Evidence> = vec![number(
+        Tier::ThreadCalls,
+        format!("workers that wait for events, of {}", workers.len()),
+        0.0,
+        "workers",
+        since_ns.or(Some(case.onset.at_ns)),
+    )];
+    evidence.push(word(Tier::ThreadCalls, "where they are", words.join(", "), None));
+    for worker in workers.iter().take(WORKERS_NAMED_MAX) {
+        if let Some(stack) = worker.last.kernel_stack.got().filter(|stack| !stack.is_empty()) {
+            let frames: Vec<&str> = stack.iter().take(4).map(String::as_str).collect();
+            let signal = format!("worker {} kernel stack", worker.last.tid);
+            evidence.push(word(Tier::KernelStacks, signal, frames.join(" < "), None));
+        }
+    }
+    evidence.extend(case.queue_evidence());
+    // The state of a thread that computes is the same as that of one that works: it is the lack of
+    // progress that tells.
+    let confidence =
+        if computing == workers.len() { Confidence::Likely } else { Confidence::Certain };
+    Account {
+        confidence,
+        summary: format!(
+            "None of the {} workers of the runtime waits for events: {}.",
+            workers.len(),
+            words.join(", ")
+        ),
+        evidence,
+    }
+}
+
+/// Workers whose stacks are shown.
+const WORKERS_NAMED_MAX: usize = 4;
