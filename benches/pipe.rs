@@ -75,6 +75,7 @@ fn header() -> Header {
             limits: Vec::new(),
         },
         anchor: Anchor { mono_ns: 0, real_ns: 0 },
+        thresholds: detect::thresholds::Thresholds::default(),
     }
 }
 

@@ -177,6 +177,7 @@ fn recording(path: &Path, end: bool) {
             limits: Vec::new(),
         },
         anchor: Anchor { mono_ns: 0, real_ns: 0 },
+        thresholds: stallscope::detect::thresholds::Thresholds::default(),
     };
     let mut writer = Writer::begin(File::create(path).unwrap(), header).unwrap();
     if end {

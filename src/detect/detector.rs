@@ -95,7 +95,7 @@ impl Detector {
     /// the less is known of why.
     fn hold_ns(&self, subject: Subject, producer: Producer, now: &Model) -> u64 {
         let set = &self.thresholds;
-        let ms = match subject {
+        let full_ms = match subject {
             Subject::Answers(_) | Subject::PageAnswers => match producer {
                 Producer::Trouble => set.answers_kafka_trouble_hold_ms,
                 Producer::Fine => set.answers_kafka_hold_ms,
@@ -104,7 +104,24 @@ impl Detector {
             Subject::Neglected(_) if has_spare_accepts(now) => set.neglected_leak_hold_ms,
             _ => subject.hold_ms(set),
         };
+        // Connections know themselves for how long they have waited: what is past its time already
+        // when it is first seen needs to be looked at for a moment only.
+        let ms = match self.waited_ms(subject) {
+            Some(waited_ms) if waited_ms >= full_ms => full_ms.min(set.unread_hold_ms),
+            _ => full_ms,
+        };
         ms.saturating_mul(1_000_000)
+    }
+
+    /// For how long the clients of `subject` have waited, by the last census.
+    fn waited_ms(&self, subject: Subject) -> Option<u64> {
+        let (port, since): (u16, fn(&ServedModel) -> Option<u64>) = match subject {
+            Subject::Answers(port) => (port, looks::oldest_request_ns),
+            Subject::Neglected(port) => (port, looks::oldest_neglected_ns),
+            _ => return None,
+        };
+        let served = self.served.get(&port)?;
+        Some(served.at_ns.saturating_sub(since(served)?) / 1_000_000)
     }
 
     fn recovery(&mut self) -> Option<Transition> {

@@ -2,6 +2,7 @@
 
 pub mod budget;
 mod clock;
+pub mod config;
 pub mod engine;
 pub mod event;
 pub mod json;

@@ -6,6 +6,8 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 use stallscope_probes::sample::Sample;
 
+use crate::detect::thresholds::Thresholds;
+
 use super::event::{Anchor, EndReason, Environment, ProfileWindow, Target};
 
 /// First bytes of the file.
@@ -31,7 +33,7 @@ pub enum Frame {
 }
 
 /// Who, where, when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// The process.
     pub target: Target,
@@ -39,6 +41,8 @@ pub struct Header {
     pub environment: Environment,
     /// Wall time.
     pub anchor: Anchor,
+    /// By which it was judged, and is again.
+    pub thresholds: Thresholds,
 }
 
 /// Why a recording cannot be written or read.

@@ -32,6 +32,7 @@ fn header() -> Header {
             limits: Vec::new(),
         },
         anchor: Anchor { mono_ns: 1, real_ns: 1_700_000_000_000_000_000 },
+        thresholds: Thresholds { accept_hold_ms: 2_000, ..Thresholds::default() },
     }
 }
 

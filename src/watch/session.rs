@@ -13,6 +13,7 @@ use super::event::{Anchor, EndReason, Environment, Event, ProfileWindow, Step, T
 use super::profiles::Profiles;
 use super::sampler::{Due, Sampler};
 use super::target::{self, Selection, TargetError};
+use crate::detect::thresholds::Thresholds;
 use crate::diagnose::verdict::{Confidence, Verdict};
 
 /// How to watch.
@@ -80,6 +81,7 @@ pub struct Session {
     budget: Budget,
     /// Threads of the event loop, as last seen.
     loop_tids: Vec<i32>,
+    thresholds: Thresholds,
     interval_ns: u64,
     stalls: u64,
     ticks: u64,
@@ -91,13 +93,25 @@ impl Session {
     /// # Errors
     /// When there is no such process, or it may not be looked at.
     pub fn attach(selection: Selection, pacing: Pacing) -> Result<Self, TargetError> {
+        Self::attach_with(selection, pacing, Thresholds::default())
+    }
+
+    /// The same, with thresholds of the user's own.
+    ///
+    /// # Errors
+    /// As [`Session::attach`].
+    pub fn attach_with(
+        selection: Selection,
+        pacing: Pacing,
+        thresholds: Thresholds,
+    ) -> Result<Self, TargetError> {
         let mut target = target::resolve(selection)?;
         let interval_ns = u64::try_from(pacing.interval.as_nanos()).unwrap_or(u64::MAX);
         let mut environment = target::environment(&target, interval_ns / 1_000_000);
         let sampler =
             Sampler::new(target.pid, target.start_time_ticks, selection.port(), pacing.probes);
         target.foreign_netns = sampler.foreign_netns();
-        let engine = Engine::new(target.pid, environment.ticks_per_s);
+        let engine = Engine::with(target.pid, environment.ticks_per_s, thresholds);
         let profiles = Profiles::new(target.pid);
         let mut session = Self {
             anchor: anchor(),
@@ -106,6 +120,7 @@ impl Session {
             profiles,
             budget: Budget::new(pacing.budget_ppm, now_ns()),
             loop_tids: Vec::new(),
+            thresholds,
             interval_ns,
             stalls: 0,
             ticks: 0,
@@ -115,8 +130,18 @@ impl Session {
         // One look in advance says what is not permitted; the engine does not see it.
         let first = session.sample(now_ns());
         environment.limits = limits(&first);
+        if thresholds != Thresholds::default() {
+            environment
+                .limits
+                .push(String::from("thresholds are those of --config, not the defaults"));
+        }
         session.environment = environment;
         Ok(session)
+    }
+
+    /// By which it is judged.
+    pub const fn thresholds(&self) -> Thresholds {
+        self.thresholds
     }
 
     /// Stalls seen so far.
