@@ -268,10 +268,11 @@ impl Detector {
     fn full_looks(&self, now: &Model, looks: &mut Vec<(Subject, Look)>) {
         for listener in now.own_listeners() {
             let dropping = self.rises.dropping(listener.inode, now.at_ns);
-            let look = looks::overflow(listener, dropping, now.at_ns);
+            let look = looks::overflow(listener, dropping, now);
             looks.push((Subject::Overflow(listener.inode), look));
         }
-        let handshakes = self.rises.dropping_handshakes(now.at_ns);
+        let handshakes = self.rises.dropping_handshakes(now.at_ns)
+            || now.own_listeners().any(|one| self.rises.dropping(one.inode, now.at_ns));
         looks.extend(looks::syn(handshakes, now).map(|look| (Subject::Handshakes, look)));
         let set = &self.thresholds;
         looks.extend(looks::conntrack(now, set).map(|look| (Subject::Conntrack, look)));

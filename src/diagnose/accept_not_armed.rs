@@ -27,15 +27,17 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     let Some(last) = case.last() else {
         return Finding::Missing(String::from("no sample was taken."));
     };
-    match last.queued() {
+    match case.queue_stuck() {
         None => {
             let why = last.listeners.absence().map_or("", |absence| &absence.detail);
             return Finding::Missing(format!("the accept queues could not be read ({why})."));
         }
-        Some(0) => {
-            return Finding::Excluded(String::from("No connection waits in an accept queue."));
+        Some(false) => {
+            return Finding::Excluded(String::from(
+                "No connection has been waiting in an accept queue all the time.",
+            ));
         }
-        Some(_) => {}
+        Some(true) => {}
     }
     if super::fd_exhausted::is_full(last) == Some(true) {
         return Finding::Excluded(String::from("No fd is left: an accept would fail."));

@@ -178,6 +178,26 @@ impl<'a> Case<'a> {
         reads
     }
 
+    /// Whether some own accept queue had connections in it at every judged tick, and never fewer
+    /// than before; `None` when the queues could not be read.
+    pub fn queue_stuck(&self) -> Option<bool> {
+        let last = self.last()?;
+        last.listeners.got()?;
+        let stuck = |inode: u32| {
+            let mut least = 1;
+            self.judged().iter().filter(|model| model.listeners.got().is_some()).all(|model| {
+                let queued = model
+                    .own_listeners()
+                    .find(|listener| listener.inode == inode)
+                    .map_or(0, |listener| listener.queued);
+                let holds = queued >= least;
+                least = queued;
+                holds
+            })
+        };
+        Some(last.own_listeners().any(|listener| stuck(listener.inode)))
+    }
+
     /// Since when `holds` has held without a break, looking back from the last tick; ticks of
     /// which it cannot be told are passed over.
     pub fn since(&self, holds: impl Fn(&Model) -> Option<bool>) -> Option<u64> {

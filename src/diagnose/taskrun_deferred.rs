@@ -27,9 +27,10 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     if rings.is_empty() {
         return super::sq_not_flushed::no_rings(case);
     }
-    let queued = case.last().and_then(|last| last.queued());
-    if case.onset.kind == StallKind::Stopped || queued.unwrap_or(0) == 0 {
-        return Finding::Excluded(String::from("No connection waits to be accepted."));
+    if case.onset.kind == StallKind::Stopped || case.queue_stuck() != Some(true) {
+        return Finding::Excluded(String::from(
+            "No connection has been waiting in an accept queue all the time.",
+        ));
     }
     let accepts = case.armed(OP_ACCEPT);
     let armed: Vec<_> = accepts.iter().filter(|(_, _, count)| *count > 0).collect();

@@ -75,6 +75,10 @@ pub fn doing(thread: &ThreadModel) -> Doing {
 fn classify(state: TaskState, syscall: Option<SyscallRaw>, wchan: Option<&str>) -> Doing {
     match state {
         TaskState::Running => Doing::Running,
+        // The freezer of a version 1 cgroup (`kernel/freezer.c __refrigerator`).
+        TaskState::DiskSleep if wchan.is_some_and(|wchan| wchan.contains("refrigerator")) => {
+            Doing::Stopped
+        }
         TaskState::DiskSleep => Doing::Blocked,
         TaskState::Stopped | TaskState::Tracing | TaskState::Zombie | TaskState::Dead => {
             Doing::Stopped
@@ -260,6 +264,7 @@ mod tests {
             (Sleeping, None, None, Doing::Unclear),
             (DiskSleep, within(232), None, Doing::Blocked),
             (Stopped, within(232), None, Doing::Stopped),
+            (DiskSleep, within(232), Some("__refrigerator"), Doing::Stopped),
         ];
         for (state, syscall, wchan, expected) in cases {
             assert_eq!(

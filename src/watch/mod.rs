@@ -17,6 +17,8 @@ pub mod session;
 pub mod target;
 
 #[cfg(test)]
+mod causes_tests;
+#[cfg(test)]
 mod engine_tests;
 #[cfg(test)]
 mod world;

@@ -9,21 +9,33 @@ use crate::detect::thresholds::Thresholds;
 use crate::detect::track::{Look, Progress};
 use crate::model::{ListenerModel, Model, RingModel};
 
-/// Drops at a listener; `dropping`: some were of late.
-pub fn overflow(listener: &ListenerModel, dropping: bool, at_ns: u64) -> Look {
-    let demand = dropping
+/// Drops at a listener; `dropping`: some were of late. Where handshakes pile up they are why.
+pub fn overflow(listener: &ListenerModel, dropping: bool, now: &Model) -> Look {
+    let of_handshakes = handshakes(now) >= HANDSHAKES_FEW && !is_nearly_full(listener);
+    let demand = (dropping && !of_handshakes)
         .then(|| format!("connections are dropped at the accept queue of {}", listener.local));
-    condition(at_ns, demand)
+    condition(now.at_ns, demand)
+}
+
+fn is_nearly_full(listener: &ListenerModel) -> bool {
+    listener.limit.is_some_and(|limit| listener.queued >= limit)
+}
+
+fn handshakes(now: &Model) -> u32 {
+    now.all_served().iter().map(|served| served.raw.syn_recv).fold(0, u32::saturating_add)
 }
 
 /// Handshakes under way that are no flood: a burst of clients, each with its own round trip.
 const HANDSHAKES_FEW: u32 = 16;
 
 /// Handshakes dropped for want of room; `dropping`: some were of late.
+///
+/// Without SYN cookies the kernel drops from three quarters of `tcp_max_syn_backlog` on, and counts
+/// that at the listener alone (`tcp_input.c tcp_conn_request`).
 pub fn syn(dropping: bool, now: &Model) -> Option<Look> {
     now.tcp.got()?;
-    let under_way: u32 =
-        now.all_served().iter().map(|served| served.raw.syn_recv).fold(0, u32::saturating_add);
+    let under_way = handshakes(now);
+    let dropping = dropping && !now.own_listeners().any(is_nearly_full);
     let demand = (dropping && under_way >= HANDSHAKES_FEW)
         .then(|| format!("{under_way} handshakes are under way, and further SYNs are dropped"));
     Some(condition(now.at_ns, demand))
