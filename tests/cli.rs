@@ -105,6 +105,12 @@ fn wrong_usage_of_the_watcher() {
         ("watch --pid 1 --interval 50", "write it like 500ms, 30s or 1m30s"),
         ("watch --pid 1 --for 0s", "write it like 500ms, 30s or 1m30s"),
         ("watch --pid 1 --samples", "--headless"),
+        ("watch --pid 1 --probe udp", "[possible values: tcp, http]"),
+        ("watch --pid 1 --probe tcp --probe-every 99ms", "at least 100ms apart"),
+        ("watch --pid 1 --probe-every 1s", "--probe <HOW>"),
+        ("watch --pid 1 --probe http --probe-path health", "a path begins with /"),
+        ("watch --pid 1 --probe tcp --probe-path /", "--probe-path goes with --probe http"),
+        ("diagnose --pid 1 --probe tcp --probe-path /", "--probe-path goes with --probe http"),
         ("diagnose", "<--pid <N>|--port <P>>"),
         ("replay", "<RECORDING>"),
         ("report", "<RECORDING>"),
@@ -265,16 +271,87 @@ fn stdout_that_is_full_is_an_error() {
     }
 }
 
+/// A child that does not outlive its test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Of a stall that was there at the first look, the beginning cannot be known: both forms say so.
+#[test]
+fn what_can_no_longer_be_known_is_said() {
+    let child = Killed(Command::new("sleep").arg("60").spawn().unwrap());
+    let pid = child.0.id().to_string();
+    assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    let printed = stallscope(&["diagnose", "--pid", &pid]);
+    assert_eq!((printed.status, printed.stderr.as_str()), (3, ""), "{printed:?}");
+    assert!(printed.stdout.starts_with("process-stopped"), "{printed:?}");
+    assert!(printed.stdout.contains("\nWhat can no longer be known\n"), "{printed:?}");
+    let printed = stallscope(&["diagnose", "--json", "--pid", &pid]);
+    let line: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!((printed.status, &line["before_watch"]), (3, &true.into()), "{line}");
+    let unknowable = line["unknowable"].as_array().unwrap();
+    let says = |one: &serde_json::Value| one.as_str().unwrap().contains("when watching began");
+    assert!(unknowable.iter().any(says), "{line}");
+    assert!(line["probe"].is_null(), "none was asked for: {line}");
+}
+
+/// A server within this process: it answers every request, and counts its connections.
+fn serve() -> (u16, std::sync::Arc<std::sync::atomic::AtomicU64>) {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = std::sync::Arc::clone(&count);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            if stream.read(&mut [0; 1024]).is_ok_and(|read| read > 0) {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").ok();
+            }
+        }
+    });
+    (port, count)
+}
+
+#[test]
+fn connections_of_its_own_are_made_only_where_asked_for_and_told_one_by_one() {
+    let (port, count) = serve();
+    let (pid, port) = (std::process::id().to_string(), port.to_string());
+    let made = || count.load(std::sync::atomic::Ordering::SeqCst);
+    let json = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+
+    stallscope(&["watch", "--headless", "--for", "300ms", "--port", &port]);
+    assert_eq!(made(), 0);
+
+    let printed = stallscope(&["diagnose", "--json", "--port", &port, "--probe", "http"]);
+    let line = json(&printed.stdout);
+    assert_eq!(line["probe"]["outcome"], "answered", "{printed:?}");
+    assert_eq!(line["probe"]["to"], format!("127.0.0.1:{port}"));
+    assert!(line["probe"]["answer_ms"].is_number(), "{line}");
+    assert_eq!(line["probe"]["attempts"], made(), "{line}");
+    let before = made();
+
+    let printed = stallscope(&["diagnose", "--port", &port, "--probe", "http"]);
+    assert!(printed.stdout.contains("last answered in"), "{printed:?}");
+
+    let probing = ["--probe", "tcp", "--probe-every", "100ms"];
+    let watch = ["watch", "--headless", "--for", "1s", "--pid", &pid];
+    let printed = stallscope(&[&watch[..], &probing].concat());
+    let lines = printed.stdout.lines().map(json).filter(|line| line["type"] == "probe");
+    let told: Vec<u64> = lines.map(|line| line["attempts"].as_u64().unwrap()).collect();
+    // This process may listen elsewhere too, for another test: where it connects is not told here.
+    assert!(told.len() >= 2 && told.is_sorted(), "{told:?}");
+    assert!(made() >= before);
+}
+
 /// It answers of itself: an idle process that listens nowhere is healthy.
 #[test]
 fn an_idle_process_is_healthy() {
-    struct Killed(std::process::Child);
-    impl Drop for Killed {
-        fn drop(&mut self) {
-            self.0.kill().ok();
-            self.0.wait().ok();
-        }
-    }
     let child = Killed(Command::new("sleep").arg("60").spawn().unwrap());
     let printed = stallscope(&["diagnose", "--pid", &child.0.id().to_string()]);
     assert_eq!((printed.status, printed.stderr.as_str()), (0, ""), "{printed:?}");

@@ -8,6 +8,7 @@ use stallscope_probes::sockets::{procnet, wire};
 fuzz_target!(|bytes: &[u8]| {
     assert!(wire::messages(bytes).count() <= bytes.len());
     wire::tcp_info(bytes);
+    wire::traffic(bytes);
     if let Some(sockets) = procnet::parse_lines(bytes) {
         assert!(sockets.len() <= bytes.len());
     }

@@ -17,7 +17,7 @@ use rustix::fs::PROC_SUPER_MAGIC;
 
 use crate::files::{self, Buffer, Kept, Listing};
 use crate::reading::{Reading, Why};
-use crate::sample::{FdKindsRaw, FdLimitRaw, FdsRaw, RINGS_MAX};
+use crate::sample::{EPOLLS_MAX, FdKindsRaw, FdLimitRaw, FdsRaw, RINGS_MAX};
 
 /// Fds looked at in one census.
 pub const CENSUS_MAX: usize = 200_000;
@@ -35,6 +35,8 @@ pub struct Census {
     pub socket_inodes: BTreeSet<u64>,
     /// Fds of its rings, lowest first (at most [`RINGS_MAX`]).
     pub rings: Vec<i32>,
+    /// Fds of its epoll instances, lowest first (at most [`EPOLLS_MAX`]).
+    pub epolls: Vec<i32>,
     /// How many there are of each kind.
     pub kinds: FdKindsRaw,
     /// Fds looked at.
@@ -357,7 +359,10 @@ impl Census {
                 self.rings.push(fd);
                 &mut self.kinds.rings
             }
-            Kind::Epoll => &mut self.kinds.epolls,
+            Kind::Epoll => {
+                self.epolls.push(fd);
+                &mut self.kinds.epolls
+            }
             Kind::Anonymous => &mut self.kinds.anonymous,
             Kind::Pipe => &mut self.kinds.pipes,
             Kind::File => &mut self.kinds.files,
@@ -371,6 +376,8 @@ impl Census {
         self.rings.sort_unstable();
         self.truncated |= self.rings.len() > RINGS_MAX;
         self.rings.truncate(RINGS_MAX);
+        self.epolls.sort_unstable();
+        self.epolls.truncate(EPOLLS_MAX);
         self
     }
 }

@@ -18,11 +18,14 @@
 //! | [`pidfd`] | whether the process has exited; its fds, for [`ring`] | a system call |
 //! | [`sockets`] | accept queues, connections, ephemeral ports, over `sock_diag(7)` | listeners: cheap; connections: grows with the namespace |
 //! | [`netstat`] | TCP counters of the namespace | two small files |
-//! | [`cgroup`] | frozen, throttled, at its memory limits | four small files |
+//! | [`tables`] | how full the file table and connection tracking are | three small files |
+//! | [`epolls`] | which listening sockets an epoll instance watches | grows with the fds it watches, takes its mutex |
+//! | [`cgroup`] | frozen, throttled, at its memory limits | four to seven small files |
 //! | [`pressure`] | how long tasks waited for CPU, memory, disk | four small files |
 //! | [`own`] | the watcher's own memory and fds | one small file and one stat(2) |
 //! | [`heartbeat`] | what an instrumented server says of itself | 4 KiB of memory |
 //! | [`spool`] | CPU profiles that an instrumented server makes of itself | a listing, then a file a second |
+//! | [`active`] | what a connection of the watcher's own meets with (opt-in) | a connection a second |
 //! | [`discover`] | which processes listen on a port | a census of every process: once per run |
 //!
 //! What is read at every tick has a `Watch`, which keeps its files open and reads them with
@@ -31,8 +34,10 @@
 //!
 //! `proc_root` is `/proc` but for tests; the other names in a sample are in [`sample`].
 
+pub mod active;
 pub mod cgroup;
 pub mod discover;
+pub mod epolls;
 #[cfg(test)]
 mod fake;
 pub mod fds;
@@ -48,6 +53,7 @@ pub mod ring;
 pub mod sample;
 pub mod sockets;
 pub mod spool;
+pub mod tables;
 pub mod threads;
 
 pub use reading::{Absence, Probe, Reading, Why};

@@ -2,6 +2,79 @@
 
 use std::time::Duration;
 
+use clap::error::ErrorKind;
+use stallscope_probes::active::{PATH_BYTES_MAX, is_path};
+use stallscope_probes::sample::ActiveHow;
+
+use crate::watch::active::{EVERY_MIN, Plan};
+
+/// The active probe, shared by `watch` and `diagnose`.
+#[derive(Debug, clap::Args)]
+pub struct ProbeArgs {
+    /// Also connect to the server now and then, as a client does
+    #[arg(long, value_name = "HOW", value_enum)]
+    probe: Option<How>,
+    /// Time between two such connections, at least 100ms
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = probe_every)]
+    #[arg(requires = "probe")]
+    probe_every: Duration,
+    /// What `--probe http` asks for [default: /]
+    #[arg(long, value_name = "PATH", value_parser = probe_path, requires = "probe")]
+    probe_path: Option<String>,
+}
+
+/// What such a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum How {
+    /// Connect, and close
+    Tcp,
+    /// Connect, send a GET request, wait for the first byte of the answer
+    Http,
+}
+
+impl ProbeArgs {
+    /// What was asked for, at the port by which the target was named, if it was; `None` when nothing
+    /// was.
+    ///
+    /// # Errors
+    /// When a path is given and no request is made.
+    pub fn plan(&self, port: Option<u16>) -> Result<Option<Plan>, clap::Error> {
+        let Some(how) = self.probe else { return Ok(None) };
+        if how == How::Tcp && self.probe_path.is_some() {
+            let sentence = "--probe-path goes with --probe http: --probe tcp asks for nothing\n";
+            return Err(clap::Error::raw(ErrorKind::ArgumentConflict, sentence));
+        }
+        Ok(Some(Plan {
+            how: match how {
+                How::Tcp => ActiveHow::Tcp,
+                How::Http => ActiveHow::Http,
+            },
+            every: self.probe_every,
+            path: self.probe_path.clone().unwrap_or_else(|| String::from("/")),
+            port,
+        }))
+    }
+}
+
+fn probe_every(text: &str) -> Result<Duration, String> {
+    let every = duration(text)?;
+    if every >= EVERY_MIN {
+        Ok(every)
+    } else {
+        Err(format!("{text} is too often: connections begin at least 100ms apart"))
+    }
+}
+
+fn probe_path(text: &str) -> Result<String, String> {
+    if is_path(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "a path begins with / and has at most {PATH_BYTES_MAX} visible ASCII characters"
+        ))
+    }
+}
+
 /// Parses `500ms`, `30s`, `1m30s`, `2h`; a bare number is refused, since its unit would be a guess.
 ///
 /// # Errors

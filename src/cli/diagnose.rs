@@ -1,26 +1,33 @@
 //! `stallscope diagnose`: one verdict, now.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use stallscope_probes::sample::ActiveRaw;
+use stallscope_probes::{Reading, Why};
 
+use super::args::ProbeArgs;
 use super::target::TargetArgs;
-use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED, stop, text};
+use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED, EXIT_USAGE, stop, text};
 use crate::diagnose::verdict::{Cause, Verdict};
 use crate::watch::event::EndReason;
-use crate::watch::session::{Pacing, Probes, Session, Until};
+use crate::watch::session::{Pacing, Probes, Session, Tick, Until};
 use crate::watch::{json, now_ns};
 
 /// One verdict on a process, now, within 3 seconds.
 ///
-/// Also when the stall began long before. Reads only: no ptrace, no signals. Exit status: 0
-/// healthy, 3 stalled, 1 an error, or too little could be seen, 2 usage.
+/// Also when the stall began long before; what can then no longer be known is said. Reads only: no
+/// ptrace, no signals; --probe alone makes connections of its own. Exit status: 0 healthy, 3
+/// stalled, 1 an error, or too little could be seen, 2 usage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    probe: ProbeArgs,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -38,15 +45,31 @@ const CLOSER_LOOK_ENDS: Duration = Duration::from_millis(2_750);
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let begin_ns = now_ns();
     let stop = stop::on_signal().context("cannot install a signal handler")?;
-    let mut session = Session::attach(args.target.selection(), PACING)?;
+    let selection = args.target.selection();
+    let plan = match args.probe.plan(selection.port()) {
+        Ok(plan) => plan,
+        Err(error) => {
+            error.print().ok();
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    let is_probing = plan.is_some();
+    let mut session = Session::attach(selection, PACING)?;
+    if let Some(plan) = plan {
+        session.probe_actively(plan);
+    }
+    let mut probe: Reading<ActiveRaw> = Reading::absent(Why::NotSampled, "no tick was taken");
     let until = |duration| Until { duration: Some(duration), stall: true, after_verdict: None };
-    let quiet = |_: &crate::watch::session::Tick<'_>| Ok::<(), std::convert::Infallible>(());
-    let mut reason = watch(session.run(until(CALM_AFTER), &stop, quiet));
+    let mut listen = |tick: &Tick<'_>| {
+        probe.clone_from(&tick.step.model.active);
+        Ok::<(), Infallible>(())
+    };
+    let mut reason = watch(session.run(until(CALM_AFTER), &stop, &mut listen));
     let left = CLOSER_LOOK_ENDS
         .checked_sub(Duration::from_nanos(now_ns().saturating_sub(begin_ns)))
         .filter(|left| !left.is_zero() && session.engine().is_suspicious());
     if let (EndReason::TimeUp, Some(left)) = (reason, left) {
-        reason = watch(session.run(until(left), &stop, quiet));
+        reason = watch(session.run(until(left), &stop, &mut listen));
     }
     if reason == EndReason::TargetGone && session.ticks() == 0 {
         anyhow::bail!("the process exited before it could be looked at");
@@ -54,9 +77,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let verdict: Verdict = session.engine().conclude();
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", json::line(&json::verdict(&verdict, session.anchor)))?;
+        let mut line = json::verdict(&verdict, session.anchor);
+        line["probe"] = json::last_probe(&probe, is_probing, session.anchor);
+        writeln!(out, "{}", json::line(&line))?;
     } else {
-        write!(out, "{}", text::verdict(&session.target, &verdict, session.anchor))?;
+        let probe = is_probing.then_some(&probe);
+        write!(out, "{}", text::verdict(&session.target, &verdict, probe, session.anchor))?;
     }
     let stalled = verdict.cause.is_stall() && session.stalls() > 0;
     Ok(ExitCode::from(match verdict.cause {
@@ -66,7 +92,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }))
 }
 
-fn watch(run: Result<EndReason, std::convert::Infallible>) -> EndReason {
+fn watch(run: Result<EndReason, Infallible>) -> EndReason {
     match run {
         Ok(reason) => reason,
         Err(never) => match never {},

@@ -13,6 +13,8 @@ mod watch;
 #[cfg(feature = "servers")]
 mod demo;
 #[cfg(feature = "servers")]
+mod lab;
+#[cfg(feature = "servers")]
 mod load;
 #[cfg(feature = "servers")]
 mod serve;
@@ -60,6 +62,8 @@ enum Command {
     #[cfg(feature = "servers")]
     Demo(demo::Args),
     #[cfg(feature = "servers")]
+    Lab(lab::Args),
+    #[cfg(feature = "servers")]
     #[command(hide = true)]
     LabVictim(victim::Args),
 }
@@ -77,6 +81,8 @@ pub fn main() -> ExitCode {
         Command::Load(args) => load::run(args),
         #[cfg(feature = "servers")]
         Command::Demo(args) => demo::run(&args),
+        #[cfg(feature = "servers")]
+        Command::Lab(args) => lab::run(&args),
         #[cfg(feature = "servers")]
         Command::LabVictim(args) => victim::run(args),
     };

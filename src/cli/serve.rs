@@ -94,8 +94,9 @@ pub struct Args {
     #[arg(long, value_name = "IP:PORT", help_heading = "Instruments")]
     console: Option<SocketAddr>,
 
-    /// Stall on purpose: sq-not-flushed (tokio-uring only), fd-exhausted, runtime-blocked or
-    /// process-stopped. @SECONDS after it is ready, 5 by default; for +SECONDS, without end by
+    /// Stall on purpose: sq-not-flushed (tokio-uring only), fd-exhausted, runtime-blocked,
+    /// process-stopped; kafka-unreachable, kafka-slow, kafka-not-polled (with --ack delivery),
+    /// kafka-queue-full (with --ack queue). @SECONDS after it is ready, 5 by default; for +SECONDS, without end by
     /// default. Example: runtime-blocked@10+5
     #[arg(long, value_name = "ID[@SECONDS][+SECONDS]", help_heading = "Instruments")]
     fault: Option<FaultPlan>,
@@ -106,7 +107,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    if let Some(refusal) = args.fault.and_then(|plan| plan.check(args.stack).err()) {
+    if let Some(refusal) = refusal(&args) {
         eprintln!("stallscope: {refusal}");
         return Ok(ExitCode::from(EXIT_USAGE));
     }
@@ -136,6 +137,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     eprintln!("stallscope: {} accepted events did not reach Kafka", tally.lost);
     Ok(ExitCode::from(EXIT_ERROR))
+}
+
+fn refusal(args: &Args) -> Option<String> {
+    args.fault?.check(args.stack, &args.kafka, args.ack).err()
 }
 
 /// One line on stdout, at once. That nobody reads it is no reason to stop serving.

@@ -2,15 +2,33 @@
 
 use std::fmt::Write;
 
+use stallscope_probes::Reading;
+use stallscope_probes::sample::ActiveRaw;
+
 use crate::diagnose::verdict::Verdict;
+use crate::tui::probe_words;
 use crate::tui::text::clean;
 use crate::watch::event::{Anchor, Target};
+use crate::watch::words;
 
-/// The verdict in full. Everything that may stem from the observed process is made harmless.
-pub fn verdict(target: &Target, verdict: &Verdict, anchor: Anchor) -> String {
+/// The verdict in full, and what the active probe met with, if there is one. Everything that may
+/// stem from the observed process is made harmless.
+pub fn verdict(
+    target: &Target,
+    verdict: &Verdict,
+    probe: Option<&Reading<ActiveRaw>>,
+    anchor: Anchor,
+) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
     let _ = render(&mut out, target, verdict, anchor);
+    let _ = match probe {
+        Some(Reading::Got(raw)) => writeln!(out, "\nActive probe\n  - {}", probe_words(raw, None)),
+        Some(Reading::Absent(absence)) => {
+            writeln!(out, "\nActive probe\n  - absent: {}", clean(&absence.detail))
+        }
+        None => Ok(()),
+    };
     out
 }
 
@@ -32,6 +50,16 @@ fn render(
     if let Some(onset_ns) = verdict.onset_ns {
         let already = if verdict.before_watch { "it was so at the first look, " } else { "" };
         writeln!(out, "  {already}since {} (UTC)", anchor.rfc3339(onset_ns))?;
+    }
+    if let Some(chain) = words::chain(verdict, anchor) {
+        writeln!(out, "  {}", clean(&chain))?;
+    }
+    let unknowable = words::unknowable(verdict, anchor);
+    if !unknowable.is_empty() {
+        writeln!(out, "\nWhat can no longer be known")?;
+    }
+    for sentence in unknowable {
+        writeln!(out, "  - {}", clean(sentence))?;
     }
     if !verdict.evidence.is_empty() {
         writeln!(out, "\nEvidence")?;

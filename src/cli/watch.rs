@@ -8,10 +8,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
+use stallscope_probes::sample::ActiveOutcome;
 
-use super::args::{budget_ppm, duration};
+use super::args::{ProbeArgs, budget_ppm, duration};
 use super::target::TargetArgs;
-use super::{EXIT_OK, EXIT_STALLED, live, stop};
+use super::{EXIT_OK, EXIT_STALLED, EXIT_USAGE, live, stop};
 use crate::diagnose::verdict::Cause;
 use crate::model::Model;
 use crate::watch::event::EndReason;
@@ -22,7 +23,7 @@ use crate::watch::{json, now_ns};
 /// Watch a process from outside until it stalls, ends, or you quit.
 ///
 /// Reads procfs, sock_diag and, read-only, the memory of rings: no ptrace, no signals; nothing in
-/// the target changes. On a terminal it shows a TUI (? for help); with --headless, or when stdout
+/// the target changes; --probe alone makes connections of its own. On a terminal it shows a TUI (? for help); with --headless, or when stdout
 /// is no terminal, one JSON object a line.
 ///
 /// Exit status: 0 healthy to the end, 3 a stall was seen, 1 an error, or too little could be seen,
@@ -40,6 +41,8 @@ pub struct Args {
     /// What to read from
     #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
     probes: Probes,
+    #[command(flatten)]
+    probe: ProbeArgs,
     /// End after this long
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     time: Option<Duration>,
@@ -69,7 +72,18 @@ fn interval(text: &str) -> Result<Duration, String> {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let stop = stop::on_signal().context("cannot install a signal handler")?;
     let pacing = Pacing { interval: args.interval, budget_ppm: args.budget, probes: args.probes };
-    let session = Session::attach(args.target.selection(), pacing)?;
+    let selection = args.target.selection();
+    let plan = match args.probe.plan(selection.port()) {
+        Ok(plan) => plan,
+        Err(error) => {
+            error.print().ok();
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    let mut session = Session::attach(selection, pacing)?;
+    if let Some(plan) = plan {
+        session.probe_actively(plan);
+    }
     let mut recorder = match &args.record {
         Some(path) => Some(
             Recorder::begin(path, &session)
@@ -123,6 +137,7 @@ fn headless(
     };
     let begun = line(json::target(&session.target, &session.environment, anchor));
     let mut tiers_of: Option<Arc<Model>> = None;
+    let mut attempts = 0;
     let outcome = begun.map_err(anyhow::Error::from).and_then(|()| {
         session.run(until, stop, |tick| {
             record(tick)?;
@@ -133,6 +148,11 @@ fn headless(
             }
             if samples {
                 line(json::sample(&tick.step.model, anchor))?;
+            }
+            let ended = model.active.got().filter(|probe| probe.outcome != ActiveOutcome::Pending);
+            if let Some(probe) = ended.filter(|probe| probe.attempts > attempts) {
+                attempts = probe.attempts;
+                line(json::probe(probe, anchor))?;
             }
             for event in &tick.step.events {
                 line(json::event(event, anchor))?;

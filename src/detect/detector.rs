@@ -96,6 +96,11 @@ impl Detector {
     fn hold_ns(&self, subject: Subject, producer: Producer, now: &Model) -> u64 {
         let set = &self.thresholds;
         let full_ms = match subject {
+            Subject::Answers(_) | Subject::PageAnswers
+                if self.signs.blocked_for_ns() >= set.unread_hold_ms * 1_000_000 =>
+            {
+                set.unread_hold_ms
+            }
             Subject::Answers(_) | Subject::PageAnswers => match producer {
                 Producer::Trouble => set.answers_kafka_trouble_hold_ms,
                 Producer::Fine => set.answers_kafka_hold_ms,

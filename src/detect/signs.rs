@@ -64,6 +64,14 @@ impl Signs {
         }
     }
 
+    /// For how long every runtime thread has been asleep elsewhere, ns.
+    pub(super) fn blocked_for_ns(self) -> u64 {
+        match (self.blocked_ticks, self.blocked_from, self.last_tick_ns) {
+            (1.., Some((_, since_ns)), Some(now_ns)) => now_ns.saturating_sub(since_ns),
+            _ => 0,
+        }
+    }
+
     /// The instant at which the loop stopped, and half its uncertainty: where its thread fell
     /// asleep elsewhere; or, when it did not, where it last waited for events, as every loop does
     /// that turns and is not saturated.

@@ -5,10 +5,11 @@
 //! the completions carry -24, even with an empty queue (`io_accept` reserves the fd first).
 
 use stallscope_probes::Reading;
+use stallscope_probes::sample::ServedRaw;
 
 use super::case::{Case, RingSpan, number, word};
 use super::verdict::{Confidence, Evidence};
-use super::{Account, Finding};
+use super::{Account, Finding, kafka};
 use crate::model::Model;
 use crate::model::tiers::Tier;
 
@@ -18,8 +19,15 @@ pub(super) const NEXT: &[&str] = &[
     "Cap the connections in flight below the limit, time out idle ones, and back off 10 to 100 ms when accept fails.",
 ];
 
+/// An error of accept(2), by number and name (errno(3)).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Errno {
+    pub number: i32,
+    pub name: &'static str,
+}
+
 /// EMFILE of errno(3).
-const EMFILE: i32 = 24;
+const EMFILE: Errno = Errno { number: 24, name: "EMFILE" };
 /// So close to the limit, the next accept or two fail.
 const NEAR: u64 = 2;
 
@@ -57,7 +65,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     };
     let judged = case.judged();
     let full = judged.iter().filter(|model| is_full(model) == Some(true)).count();
-    let refused = refusals(case);
+    let refused = refusals(case, EMFILE);
     let mostly_full = full * 2 > judged.len();
     let near = fds.open.saturating_add(NEAR) >= limit;
     let short = mostly_full || (near && refused.is_some());
@@ -71,14 +79,23 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
             fds.open
         ));
     }
-    let confidence = if mostly_full { Confidence::Certain } else { Confidence::Likely };
+    let since_ns = case.since(is_full);
+    let before = led_to(case, since_ns);
+    let confidence = if before.is_some() {
+        Confidence::Possible
+    } else if mostly_full {
+        Confidence::Certain
+    } else {
+        Confidence::Likely
+    };
     let mut evidence = vec![number(
         Tier::Fds,
         format!("open fds (limit {limit})"),
         fds.open as f64,
         "fds",
-        case.since(is_full),
+        since_ns,
     )];
+    evidence.extend(before);
     evidence.extend(waits);
     evidence.extend(refused);
     evidence.extend(close_wait(last));
@@ -93,17 +110,37 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     })
 }
 
-/// Accepts refused with EMFILE, as the server or the ring itself records them.
-fn refusals(case: &Case<'_>) -> Option<Evidence> {
+/// What held the fds up before they ran out: requests that wait for Kafka each hold one. Where
+/// watching began later than either, the fds are held by such requests or by something else.
+fn led_to(case: &Case<'_>, full_ns: Option<u64>) -> Option<Evidence> {
+    let full_ns = full_ns.unwrap_or(case.now_ns);
+    let first_ns = case.history.first()?.at_ns;
+    let held = full_ns == first_ns && held_by_requests(case.last()?);
+    kafka::trouble_before(case, if held { full_ns.saturating_add(1) } else { full_ns })
+}
+
+/// Whether most of the accepted connections have a request that waits for its answer: it is not a
+/// leak then, nor clients that are idle.
+fn held_by_requests(last: &Model) -> bool {
+    let sum = |of: fn(&ServedRaw) -> u32| {
+        let served = last.all_served().iter();
+        served.map(|served| of(&served.raw)).fold(0, u32::saturating_add)
+    };
+    let awaiting = sum(|raw| raw.answers.map_or(0, |answers| answers.awaiting));
+    awaiting > 0 && awaiting >= sum(|raw| raw.accepted_open) / 2
+}
+
+/// Accepts refused with this error, as the server or the ring itself records them.
+pub(super) fn refusals(case: &Case<'_>, errno: Errno) -> Option<Evidence> {
     let first = case.judged().first()?;
     let last = case.last()?;
-    if let Some(app) = last.app.got().filter(|app| app.raw.accept_errno == Some(EMFILE)) {
+    if let Some(app) = last.app.got().filter(|app| app.raw.accept_errno == Some(errno.number)) {
         let before = first.app.got()?.raw.accept_errors;
         let more = app.raw.accept_errors.saturating_sub(before);
         if more > 0 {
             return Some(number(
                 Tier::Heartbeat,
-                "accepts refused with EMFILE",
+                format!("accepts refused with {}", errno.name),
                 more as f64,
                 "accepts",
                 Some(first.at_ns),
@@ -111,19 +148,20 @@ fn refusals(case: &Case<'_>) -> Option<Evidence> {
         }
     }
     let rings = case.rings();
-    let tier = rings.iter().find(|ring| refused_in(ring) > 0)?.tier;
-    let refused: u32 = rings.iter().map(refused_in).fold(0, u32::saturating_add);
-    let signal = "completions with EMFILE in the ring";
+    let tier = rings.iter().find(|ring| refused_in(ring, errno) > 0)?.tier;
+    let refused: u32 =
+        rings.iter().map(|ring| refused_in(ring, errno)).fold(0, u32::saturating_add);
+    let signal = format!("completions with {} in the ring", errno.name);
     Some(word(tier, signal, refused.to_string(), Some(last.at_ns)))
 }
 
-/// Completions with EMFILE: those not reaped; and the last ones posted, if some were posted in the
-/// judged time (a ring at rest shows for hours what once went wrong).
-fn refused_in(ring: &RingSpan<'_>) -> u32 {
+/// Completions with this error: those not reaped; and the last ones posted, if some were posted in
+/// the judged time (a ring at rest shows for hours what once went wrong).
+fn refused_in(ring: &RingSpan<'_>, errno: Errno) -> u32 {
     let of = |errors: &Reading<Vec<(i32, u32)>>| {
         let errors = errors.got().into_iter().flatten();
         errors
-            .filter(|(errno, _)| *errno == EMFILE)
+            .filter(|(number, _)| *number == errno.number)
             .fold(0_u32, |sum, (_, count)| sum.saturating_add(*count))
     };
     let recent = if ring.cq_posting { of(&ring.last.recent) } else { 0 };
@@ -161,4 +199,123 @@ fn close_wait(last: &Model) -> Option<Evidence> {
             None,
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use stallscope_probes::sample::{AnswersRaw, FdLimitRaw};
+
+    use super::super::fixtures::{
+        Expect, ONSET, Story, absent, census, hold, peers, queue, requests_wait, with_kafka,
+    };
+    use super::*;
+    use crate::detect::StallKind;
+    use crate::model::FdsModel;
+    use Confidence::{Certain, Possible};
+    use Expect::{Excluded, Fits, Missing};
+    use Reading::Got;
+
+    fn fds(open: u64, limit: Option<u64>) -> Reading<FdsModel> {
+        Got(FdsModel { open, limit: Got(FdLimitRaw { soft: limit, hard: limit }) })
+    }
+
+    /// No fd is left from this tick on, and connections wait.
+    fn full(from: usize) -> impl FnOnce(Story) -> Story {
+        move |story| {
+            story.after(from, |_, model| {
+                model.fds = fds(64, Some(64));
+                queue(model, 9);
+            })
+        }
+    }
+
+    /// A producer whose broker is gone since the onset, with requests that wait for it.
+    fn no_kafka() -> Story {
+        Story::new(StallKind::Accept).throughout(|_, model| with_kafka(model)).stalled(
+            |_, model| {
+                requests_wait(model, 30);
+                model.peers = Got([].into());
+            },
+        )
+    }
+
+    #[test]
+    fn no_fd_is_left_and_kafka_is_no_reason() {
+        let plain = || Story::new(StallKind::Accept);
+        hold(
+            examine,
+            vec![
+                ("full", full(ONSET)(plain()), Fits(Certain, "64 file descriptors are open")),
+                (
+                    "full, Kafka is well",
+                    full(ONSET)(plain().throughout(|_, model| {
+                        with_kafka(model);
+                        requests_wait(model, 3);
+                    })),
+                    Fits(Certain, "64 file"),
+                ),
+                ("room", plain().stalled(|_, model| queue(model, 9)), Excluded("20 of 1024")),
+                (
+                    "no limit",
+                    plain().stalled(|_, model| model.fds = fds(64, None)),
+                    Excluded("no limit"),
+                ),
+                (
+                    "nobody waits",
+                    full(ONSET)(plain()).stalled(|_, model| queue(model, 0)),
+                    Excluded("no connection waits"),
+                ),
+                (
+                    "uncounted",
+                    full(ONSET)(plain()).throughout(|_, model| model.fds = absent()),
+                    Missing("permission denied"),
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_came_first_is_the_cause() {
+        let held_by = |awaiting: u32| {
+            move |_: usize, model: &mut Model| {
+                census(model, |raw| {
+                    raw.accepted_open = 50;
+                    raw.answers = Some(AnswersRaw {
+                        awaiting,
+                        oldest_ms: Some(9_000),
+                        ..AnswersRaw::default()
+                    });
+                });
+            }
+        };
+        hold(
+            examine,
+            vec![
+                (
+                    "Kafka first",
+                    full(ONSET + 10)(no_kafka()),
+                    Fits(Possible, "connections to brokers that get on: 0"),
+                ),
+                ("fds first", full(ONSET - 10)(no_kafka()), Fits(Certain, "64 file")),
+                (
+                    "came late, requests hold the fds",
+                    full(ONSET)(no_kafka()).stalled(held_by(45)).attached_late(),
+                    Fits(Possible, "connections to brokers"),
+                ),
+                (
+                    "came late, idle clients hold them",
+                    full(ONSET)(no_kafka()).stalled(held_by(5)).attached_late(),
+                    Fits(Certain, "64 file"),
+                ),
+                (
+                    "Kafka answers, and nobody knows why requests wait",
+                    full(ONSET + 10)(no_kafka().stalled(|_, model| {
+                        with_kafka(model);
+                        peers(model, |_| {});
+                    })),
+                    Fits(Certain, "64 file"),
+                ),
+            ],
+        );
+    }
 }

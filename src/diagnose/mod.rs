@@ -4,16 +4,32 @@
 mod accept_eagain_storm;
 mod accept_leaked;
 mod accept_not_armed;
+mod accept_queue_overflow;
 mod case;
 mod chain;
 mod completions_not_reaped;
+mod conntrack_full;
+mod cpu_throttled;
+mod ephemeral_ports_exhausted;
 mod fd_exhausted;
+mod file_table_full;
+#[cfg(test)]
+mod fixtures;
 mod healthy;
+mod kafka;
+mod kafka_not_polled;
+mod kafka_queue_full;
+mod kafka_slow;
+mod kafka_unreachable;
+mod listener_gone;
+mod outside;
 mod process_stopped;
+mod reuseport_sibling;
 mod runtime_blocked;
 mod runtime_busy;
 mod sq_not_flushed;
 mod submit_error_dropped;
+mod syn_backlog_full;
 mod taskrun_deferred;
 mod unknown;
 pub mod verdict;
@@ -55,17 +71,29 @@ fn next_steps(cause: Cause) -> Vec<String> {
         Cause::AcceptEagainStorm => accept_eagain_storm::NEXT,
         Cause::AcceptLeaked => accept_leaked::NEXT,
         Cause::AcceptNotArmed => accept_not_armed::NEXT,
+        Cause::AcceptQueueOverflow => accept_queue_overflow::NEXT,
         Cause::CompletionsNotReaped => completions_not_reaped::NEXT,
+        Cause::ConntrackFull => conntrack_full::NEXT,
+        Cause::CpuThrottled => cpu_throttled::NEXT,
+        Cause::EphemeralPortsExhausted => ephemeral_ports_exhausted::NEXT,
         Cause::FdExhausted => fd_exhausted::NEXT,
+        Cause::FileTableFull => file_table_full::NEXT,
+        Cause::KafkaNotPolled => kafka_not_polled::NEXT,
+        Cause::KafkaQueueFull => kafka_queue_full::NEXT,
+        Cause::KafkaSlow => kafka_slow::NEXT,
+        Cause::KafkaUnreachable => kafka_unreachable::NEXT,
+        Cause::ListenerGone => listener_gone::NEXT,
         Cause::ProcessStopped => process_stopped::NEXT,
+        Cause::ReuseportSibling => reuseport_sibling::NEXT,
         Cause::RuntimeBlocked => runtime_blocked::NEXT,
         Cause::RuntimeBusy => runtime_busy::NEXT,
         Cause::SqNotFlushed => sq_not_flushed::NEXT,
         Cause::SubmitErrorDropped => submit_error_dropped::NEXT,
+        Cause::SynBacklogFull => syn_backlog_full::NEXT,
         Cause::TaskrunDeferred => taskrun_deferred::NEXT,
         Cause::Unknown => unknown::NEXT,
         Cause::WorkersBlocked => workers_blocked::NEXT,
-        _ => &[],
+        Cause::HealthyIdle | Cause::HealthyBusy => &[],
     };
     steps.iter().map(|&step| step.to_owned()).collect()
 }
@@ -75,16 +103,30 @@ fn examine(cause: Cause, case: &Case<'_>) -> Finding {
         Cause::AcceptEagainStorm => accept_eagain_storm::examine(case),
         Cause::AcceptLeaked => accept_leaked::examine(case),
         Cause::AcceptNotArmed => accept_not_armed::examine(case),
+        Cause::AcceptQueueOverflow => accept_queue_overflow::examine(case),
         Cause::CompletionsNotReaped => completions_not_reaped::examine(case),
+        Cause::ConntrackFull => conntrack_full::examine(case),
+        Cause::CpuThrottled => cpu_throttled::examine(case),
+        Cause::EphemeralPortsExhausted => ephemeral_ports_exhausted::examine(case),
         Cause::FdExhausted => fd_exhausted::examine(case),
+        Cause::FileTableFull => file_table_full::examine(case),
+        Cause::KafkaNotPolled => kafka_not_polled::examine(case),
+        Cause::KafkaQueueFull => kafka_queue_full::examine(case),
+        Cause::KafkaSlow => kafka_slow::examine(case),
+        Cause::KafkaUnreachable => kafka_unreachable::examine(case),
+        Cause::ListenerGone => listener_gone::examine(case),
         Cause::ProcessStopped => process_stopped::examine(case),
+        Cause::ReuseportSibling => reuseport_sibling::examine(case),
         Cause::RuntimeBlocked => runtime_blocked::examine(case),
         Cause::RuntimeBusy => runtime_busy::examine(case),
         Cause::SqNotFlushed => sq_not_flushed::examine(case),
         Cause::SubmitErrorDropped => submit_error_dropped::examine(case),
+        Cause::SynBacklogFull => syn_backlog_full::examine(case),
         Cause::TaskrunDeferred => taskrun_deferred::examine(case),
         Cause::WorkersBlocked => workers_blocked::examine(case),
-        _ => Finding::Excluded(String::from("not a cause of stalls")),
+        Cause::HealthyIdle | Cause::HealthyBusy | Cause::Unknown => {
+            Finding::Excluded(String::from("not a cause of stalls"))
+        }
     }
 }
 

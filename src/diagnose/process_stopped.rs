@@ -61,3 +61,52 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         evidence,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use stallscope_probes::Reading::Got;
+
+    use super::super::fixtures::{Expect, ONSET, Story, absent, block, hold, queue};
+    use super::*;
+    use crate::detect::StallKind;
+    use Confidence::Certain;
+    use Expect::{Excluded, Fits, Missing};
+
+    fn in_state(from: usize, state: TaskState) -> Story {
+        Story::new(StallKind::Stopped).after(from, move |_, model| {
+            let Got(process) = &mut model.process else { return };
+            process.state = state;
+            queue(model, 20);
+        })
+    }
+
+    #[test]
+    fn stopped_by_a_signal_a_tracer_or_the_freezer() {
+        let sleeping = || in_state(ONSET, TaskState::Sleeping);
+        hold(
+            examine,
+            vec![
+                ("stopped", in_state(ONSET, TaskState::Stopped), Fits(Certain, "by a signal")),
+                ("traced", in_state(ONSET, TaskState::Tracing), Fits(Certain, "by a tracer")),
+                ("queue", in_state(ONSET, TaskState::Stopped), Fits(Certain, "20 connections")),
+                (
+                    "frozen",
+                    sleeping().stalled(|_, model| model.frozen = Got(true)),
+                    Fits(Certain, "cgroup's freezer"),
+                ),
+                (
+                    "came late",
+                    in_state(ONSET, TaskState::Stopped).attached_late(),
+                    Fits(Certain, "by a signal"),
+                ),
+                ("blocked", sleeping().stalled(|_, model| block(model)), Excluded("state is S")),
+                ("for a moment", in_state(58, TaskState::Stopped), Excluded("not stopped")),
+                (
+                    "unreadable",
+                    sleeping().stalled(|_, model| model.process = absent()),
+                    Missing("could not be read"),
+                ),
+            ],
+        );
+    }
+}

@@ -107,6 +107,11 @@ impl Heartbeat {
         self.add(Word::Queued, 1);
     }
 
+    /// The producer refused an event: its queue was full.
+    pub fn queue_was_full(&self) {
+        self.add(Word::QueueFull, 1);
+    }
+
     /// A fault made on purpose takes hold at this moment.
     pub fn fault_begins(&self, fault: Fault) {
         if let Some(page) = &self.page {
@@ -124,8 +129,9 @@ impl Heartbeat {
 
 /// Called on the thread that polls the Kafka producer.
 impl Heartbeat {
-    /// Says which thread polls the producer.
-    pub fn kafka_begins(&self) {
+    /// Says which thread polls the producer, whose queue holds at most `queue_max` records.
+    pub fn kafka_begins(&self, queue_max: u64) {
+        self.set(Word::ProducerQueueMax, queue_max);
         self.set(Word::KafkaTid, own_tid());
     }
 
@@ -163,6 +169,8 @@ mod tests {
         heartbeat.requests(1);
         heartbeat.responses(2);
         heartbeat.closed();
+        heartbeat.queue_was_full();
+        heartbeat.kafka_begins(9);
         heartbeat.kafka_beat(7);
         let path = heartbeat.path().unwrap();
         #[expect(clippy::disallowed_methods, reason = "the test reads what was written")]
@@ -171,6 +179,7 @@ mod tests {
         assert_eq!((beat.accepted, beat.open, beat.requests, beat.responses), (1, 0, 1, 2));
         assert_eq!((beat.accept_errors, beat.accept_errno), (1, Some(24)));
         assert_eq!((beat.producer_queue, beat.beat_every_ns), (7, 50_000_000));
+        assert_eq!((beat.producer_queue_max, beat.queue_full), (Some(9), 1));
         assert!(beat.last_accept_ns >= beat.beat_ns && beat.last_response_ns.is_some());
 
         let off = Heartbeat::off();

@@ -66,7 +66,7 @@ impl CgroupModel {
 
 /// Why there is no [`CgroupModel`] of a cgroup that was read.
 pub(super) const CGROUP_MUTE: &str =
-    "the cgroup has none of these counters (it is of version 1, or the root)";
+    "the cgroup has none of these counters (it is the root, or no controller keeps them)";
 
 /// Whether nothing but the freezer was found: absent is not zero.
 pub(super) fn tells_nothing(raw: &CgroupRaw) -> bool {

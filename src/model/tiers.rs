@@ -443,7 +443,7 @@ const fn kernel(tier: Tier) -> &'static str {
         Tier::RingMemory => "Linux 5.6 or later (pidfd_getfd), and a layout of rings that is known",
         Tier::RingFdinfo => "Linux 6.1 or later",
         Tier::Heartbeat => "a server that keeps a heartbeat page (docs/heartbeat.md)",
-        Tier::Cgroup => "cgroup v2",
+        Tier::Cgroup => "a cgroup with the controller cpu, memory or freezer",
         Tier::Pressure => "a kernel with CONFIG_PSI, not started with psi=0",
         Tier::Listeners | Tier::Connections | Tier::Peers => "a kernel with CONFIG_INET_DIAG",
         Tier::ActiveProbe => "`--probe tcp` or `--probe http`: it makes connections of its own",

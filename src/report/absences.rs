@@ -92,6 +92,18 @@ fn of_tick(absences: &mut Absences, model: &Model) {
     absences.reading("pressure", &model.pressure);
     absences.reading("fd census", &model.fd_kinds);
     absences.reading("outgoing connections", &model.peers);
+    absences.reading("shared tables", &model.tables);
+    if let Some(tables) = model.tables.got() {
+        absences.reading("file table", &tables.files);
+        absences.reading("connection tracking", &tables.conntrack);
+    }
+    // Read on suspicion only, and made only where it was asked for: to lack these is no finding.
+    if model.epolls.absence().is_some_and(|absence| absence.why != Why::NotSampled) {
+        absences.reading("epoll sets", &model.epolls);
+    }
+    if model.active.absence().is_some_and(|absence| absence.why != Why::Unsupported) {
+        absences.reading("active probe", &model.active);
+    }
     for ring in model.all_rings() {
         absences.reading("ring counters", &ring.state);
         // fdinfo is read seldom where the ring's memory can be.

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 use stallscope_probes::Reading;
 
 use super::absences::{Row, of_run};
+use super::active;
 use super::facts::Facts;
 use super::tables::scrolling;
 use super::text::{CMDLINE_CHARS_MAX, count, duration_ms, plural, sentence, shown};
@@ -77,6 +78,7 @@ pub(super) fn method(facts: &Facts<'_>) -> Markup {
             "came and went between two ticks was not seen. A value that could not be read is shown "
             "as absent, never as zero."
         }
+        @if let Some(own) = active::sentences(facts) { p { (own) } }
         h3 { "What could be seen" }
         (super::tiers::draw(facts))
         h3 { "What watching cost" }

@@ -7,7 +7,7 @@
 //! timeline, series, absences      rows and lines, without markup
 //! chart      geometry        names, text      numbers and names as words
 //! page       the HTML page of  verdict, charts, tables, threads, rings, resources, flames, method
-//!            (with tiers and watcher)
+//!            (with chain, tiers, active and watcher)
 //! paragraph  plain text and Markdown
 //! ```
 //!
@@ -16,6 +16,8 @@
 //! but the flamegraphs' and everything remote, should both fail.
 
 mod absences;
+mod active;
+mod chain;
 mod chart;
 mod charts;
 mod facts;
@@ -36,6 +38,12 @@ mod verdict;
 mod watcher;
 
 use crate::watch::event::Incident;
+
+/// The hash of a style or script for the policy of a page, as CSP level 2 wants it.
+#[cfg(feature = "servers")]
+pub(crate) fn hash_source(text: &str) -> String {
+    page::hash(text)
+}
 
 /// The report as one self-contained HTML file.
 pub fn html(incident: &Incident) -> Vec<u8> {

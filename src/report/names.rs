@@ -16,16 +16,35 @@ pub(super) fn errno(number: i32) -> String {
 }
 
 /// What a cause is called in a headline; the id stands beside it.
-pub(super) fn cause(cause: Cause) -> &'static str {
-    match cause.id() {
-        "sq-not-flushed" => "Submission queue not flushed",
-        "fd-exhausted" => "Out of file descriptors",
-        "runtime-blocked" => "Runtime thread blocked",
-        "process-stopped" => "Process stopped",
-        "healthy-idle" => "Healthy, nothing to do",
-        "healthy-busy" => "Healthy, busy",
-        "unknown" => "Stalled, cause unknown",
-        other => other,
+pub(super) const fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::SqNotFlushed => "Submission queue not flushed",
+        Cause::SubmitErrorDropped => "Submission failed and was forgotten",
+        Cause::CompletionsNotReaped => "Completions not reaped",
+        Cause::AcceptNotArmed => "Nobody accepts",
+        Cause::TaskrunDeferred => "Completions deferred for ever",
+        Cause::ListenerGone => "Listening socket closed",
+        Cause::AcceptLeaked => "Cancelled accepts take connections",
+        Cause::ReuseportSibling => "A sibling on the port does not serve",
+        Cause::AcceptEagainStorm => "Accepts fail at once, for ever",
+        Cause::RuntimeBlocked => "Runtime thread blocked",
+        Cause::RuntimeBusy => "Runtime thread computes",
+        Cause::WorkersBlocked => "All workers blocked",
+        Cause::FdExhausted => "Out of file descriptors",
+        Cause::FileTableFull => "The system's file table is full",
+        Cause::AcceptQueueOverflow => "Accept queue overflows",
+        Cause::SynBacklogFull => "Too many handshakes under way",
+        Cause::EphemeralPortsExhausted => "Out of local ports",
+        Cause::ConntrackFull => "Connection tracking table full",
+        Cause::KafkaUnreachable => "Kafka broker cannot be reached",
+        Cause::KafkaSlow => "Kafka broker too slow",
+        Cause::KafkaQueueFull => "Kafka producer's queue full",
+        Cause::KafkaNotPolled => "Nobody polls the Kafka producer",
+        Cause::ProcessStopped => "Process stopped",
+        Cause::CpuThrottled => "CPU quota used up",
+        Cause::HealthyIdle => "Healthy, nothing to do",
+        Cause::HealthyBusy => "Healthy, busy",
+        Cause::Unknown => "Stalled, cause unknown",
     }
 }
 

@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
 use super::facts::Facts;
-use super::{charts, flames, method, resources, rings, tables, threads, verdict};
+use super::{chain, charts, flames, method, resources, rings, tables, threads, verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -52,6 +52,7 @@ fn body(facts: &Facts<'_>, sections: &[(&str, &str, Markup)]) -> Markup {
         main {
             p.kind { "stallscope post-mortem" }
             (verdict::band(facts))
+            (chain::draw(facts))
             nav aria-label="Sections" {
                 ul { @for (id, title, _) in sections { li { a href=(format!("#{id}")) { (short(title)) } } } }
             }
@@ -83,7 +84,7 @@ fn policy(script: Option<&str>) -> String {
 }
 
 /// A hash source of CSP level 2: base64 of the SHA-256 of an element's text.
-fn hash(text: &str) -> String {
+pub(super) fn hash(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
     format!("'sha256-{}'", base64(&digest))
 }

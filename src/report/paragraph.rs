@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::facts::{Facts, Outcome};
 use super::names;
 use super::text::{CMDLINE_CHARS_MAX, count, duration_ms, duration_ns, number, sentence, shown};
-use super::{tiers, timeline, watcher};
+use super::{active, chain, tiers, timeline, watcher};
 use crate::diagnose::verdict::{Evidence, Value, Verdict};
 use crate::profile::printable::printable;
 
@@ -34,7 +34,15 @@ pub(super) fn paragraph(facts: &Facts<'_>) -> String {
     if let Some(verdict) = verdict {
         push(&mut text, &sentence(&verdict.summary));
     }
+    if let Some(partial) = chain::partial(facts) {
+        push(&mut text, &format!("Still works: {partial}"));
+    }
     push(&mut text, &since(facts));
+    push(&mut text, &chain::in_words(facts).unwrap_or_default());
+    let unknowable = chain::unknowable(facts);
+    if !unknowable.is_empty() {
+        push(&mut text, &format!("No longer to be known: {}", unknowable.join(" ")));
+    }
     if let Some(verdict) = verdict {
         let seen: Vec<String> =
             verdict.evidence.iter().take(EVIDENCE_MAX).map(evidence_words).collect();
@@ -119,6 +127,7 @@ pub(super) fn markdown(facts: &Facts<'_>) -> String {
         );
     }
     if let Some(verdict) = facts.verdict() {
+        markdown_chain(&mut text, facts);
         markdown_verdict(&mut text, facts, verdict);
     }
     let environment = &incident.environment;
@@ -134,10 +143,37 @@ pub(super) fn markdown(facts: &Facts<'_>) -> String {
         count(incident.models.len() as u64),
     );
     let _ = writeln!(text, "- Watching cost: {}", escaped(&watcher::words(facts)));
+    if let Some(own) = active::sentences(facts) {
+        let _ = writeln!(text, "- {}", escaped(&own));
+    }
     for limit in environment.limits.iter().chain(&incident.losses) {
         let _ = writeln!(text, "- Not seen: {}", escaped(&sentence(limit)));
     }
     text
+}
+
+fn markdown_chain(text: &mut String, facts: &Facts<'_>) {
+    let links = chain::links(facts);
+    if !links.is_empty() {
+        let _ = writeln!(text, "\n## In order\n");
+    }
+    for (number, link) in links.iter().enumerate() {
+        let _ = writeln!(
+            text,
+            "{}. {} ({}): {}",
+            number + 1,
+            facts.clock(link.at_ns),
+            crate::watch::words::part(link.part),
+            escaped(&sentence(&link.what))
+        );
+    }
+    let unknowable = chain::unknowable(facts);
+    if !unknowable.is_empty() {
+        let _ = writeln!(text, "\n## What can no longer be known\n");
+    }
+    for one in unknowable {
+        let _ = writeln!(text, "- {}", escaped(&one));
+    }
 }
 
 fn markdown_verdict(text: &mut String, facts: &Facts<'_>, verdict: &Verdict) {

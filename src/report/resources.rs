@@ -6,7 +6,7 @@ use stallscope_probes::sample::{FdKindsRaw, PressureScope};
 
 use super::facts::Facts;
 use super::tables::scrolling;
-use super::text::{count, duration_ns, number, shown, why};
+use super::text::{count, duration_ms, duration_ns, number, shown, why};
 use crate::model::{Model, PeerModel, StallShare};
 
 /// The section's body: the last tick of the stall, or of the run.
@@ -20,6 +20,10 @@ pub(super) fn draw(facts: &Facts<'_>) -> Markup {
         (fds(&model.fd_kinds))
         h3 { "Connections to others" }
         (peers(model))
+        h3 { "Clients" }
+        (clients(model))
+        h3 { "Tables that others fill too" }
+        (shared_tables(model))
         h3 { "cgroup and pressure" }
         (limits(facts, model))
     }
@@ -50,6 +54,83 @@ fn fds(reading: &Reading<FdKindsRaw>) -> Markup {
         p.hint {
             (count(kinds.looked_at.into())) " fds were looked at"
             @if kinds.truncated { "; there were more" } "."
+        }
+    }
+}
+
+/// Connections to the ports served, and who waits for an answer.
+fn clients(model: &Model) -> Markup {
+    if model.served.got().is_none() {
+        return html! { p { (absent(&model.served)) } };
+    }
+    let served = model.all_served();
+    if served.is_empty() {
+        return html! { p { "No connection to it was counted." } };
+    }
+    let table = html! {
+        table {
+            thead {
+                tr {
+                    th scope="col" { "Port" }
+                    th.num scope="col" { "Accepted" }
+                    th.num scope="col" { "Closed by the client only" }
+                    th.num scope="col" { "With unread bytes" }
+                    th.num scope="col" { "Waiting for an answer" }
+                    th.num scope="col" { "The oldest for" }
+                }
+            }
+            tbody {
+                @for port in served {
+                    tr {
+                        th scope="row" { (port.raw.port) }
+                        td.num { (count(port.raw.accepted_open.into())) }
+                        td.num { (count(port.raw.close_wait.into())) }
+                        td.num { (count(port.raw.unread_sockets.into())) }
+                        @match port.raw.answers {
+                            Some(answers) => {
+                                td.num { (count(answers.awaiting.into())) }
+                                td.num {
+                                    @match answers.oldest_ms {
+                                        Some(ms) => { (duration_ms(ms.into())) }
+                                        None => { "–" }
+                                    }
+                                }
+                            }
+                            None => { td.none { "not told" } td {} }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    scrolling("Clients", &table)
+}
+
+/// The file table and connection tracking.
+fn shared_tables(model: &Model) -> Markup {
+    let Some(tables) = model.tables.got() else { return html! { p { (absent(&model.tables)) } } };
+    html! {
+        dl.pairs {
+            dt { "Open files of the system" }
+            dd {
+                @match &tables.files {
+                    Reading::Got(files) => {
+                        (count(files.open)) " of " (count(files.max))
+                        @if files.exempt == Some(true) { "; this process may go beyond" }
+                    }
+                    Reading::Absent(_) => { (absent(&tables.files)) }
+                }
+            }
+            dt { "Connections tracked" }
+            dd {
+                @match &tables.conntrack {
+                    Reading::Got(table) => {
+                        (count(table.entries.into())) " of " (count(table.max.into())) "; "
+                        (count(table.drops)) " packets dropped for want of room so far"
+                    }
+                    Reading::Absent(_) => { (absent(&tables.conntrack)) }
+                }
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, end_reason};
 use super::text::{duration_ms, duration_ns, sentence, shown};
-use crate::detect::Onset;
+use crate::detect::{Forecast, Onset};
 use crate::diagnose::verdict::Verdict;
 use crate::watch::event::Event;
 
@@ -18,6 +18,7 @@ pub(super) enum Kind {
     Verdict,
     Recovered,
     Fault,
+    Forecast,
     Note,
     End,
     Omitted,
@@ -33,6 +34,7 @@ impl Kind {
             Self::Verdict => "verdict",
             Self::Recovered => "recovered",
             Self::Fault => "fault",
+            Self::Forecast => "forecast",
             Self::Note => "note",
             Self::End => "end",
             Self::Omitted => "omitted",
@@ -76,8 +78,8 @@ pub(super) fn rows(facts: &Facts<'_>) -> Vec<Row> {
             }),
             Event::Forecast(forecast) => rows.push(Row {
                 at_ns: forecast.at_ns,
-                kind: Kind::Note,
-                text: sentence(&forecast.text),
+                kind: Kind::Forecast,
+                text: forecast_text(forecast),
             }),
             Event::Note { at_ns, text } => {
                 rows.push(Row { at_ns: *at_ns, kind: Kind::Note, text: sentence(text) });
@@ -93,6 +95,14 @@ pub(super) fn rows(facts: &Facts<'_>) -> Vec<Row> {
     // Stable: events of the same instant stay in the order in which they were told.
     rows.sort_by_key(|row| row.at_ns);
     bounded(rows)
+}
+
+fn forecast_text(forecast: &Forecast) -> String {
+    let when = match forecast.in_s {
+        Some(in_s) => format!(" Foreseen {} ahead.", duration_ms(in_s * 1e3)),
+        None => String::new(),
+    };
+    format!("{}{when}", sentence(&forecast.text))
 }
 
 fn begin(facts: &Facts<'_>) -> String {
@@ -113,9 +123,10 @@ fn onset_rows(onset: &Onset) -> [Row; 2] {
         format!("The stall began (± {}).", duration_ns(onset.within_ns))
     };
     let text = format!(
-        "{what} Waiting: {} Last progress: {}",
+        "{what} Waiting: {} Last progress: {}{}",
         sentence(&onset.demand),
-        sentence(&onset.last_progress)
+        sentence(&onset.last_progress),
+        partial(onset)
     );
     let latency_ns = onset.detected_ns.saturating_sub(onset.at_ns);
     let seen = if onset.before_watch { "the first look" } else { "the onset" };
@@ -127,6 +138,11 @@ fn onset_rows(onset: &Onset) -> [Row; 2] {
             text: format!("Noticed {} after {seen}.", duration_ns(latency_ns)),
         },
     ]
+}
+
+fn partial(onset: &Onset) -> String {
+    let goes_on = onset.partial.as_deref();
+    goes_on.map_or_else(String::new, |goes_on| format!(" Still works: {}", sentence(goes_on)))
 }
 
 fn verdict_text(verdict: &Verdict, previous: Option<&Verdict>) -> String {

@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use super::facts::{Facts, Outcome};
-use super::names;
 use super::text::{duration_ms, duration_ns, offset, plural, sentence, shown};
+use super::{chain, names};
 
 impl Outcome {
     /// The word on the status band.
@@ -54,6 +54,9 @@ pub(super) fn band(facts: &Facts<'_>) -> Markup {
             }
             h1 { (headline(facts)) }
             p.lead { (lead(facts)) }
+            @if let Some(partial) = chain::partial(facts) {
+                p.partial { b { "Still works: " } (partial) }
+            }
             @let figures = figures(facts);
             @if !figures.is_empty() {
                 dl.facts {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::broker::EmbeddedBroker;
 use super::fault::Exhaustion;
 use super::shutdown::Stop;
 use super::sink::Sink;
@@ -57,6 +58,8 @@ pub(super) struct Limits {
 /// Everything the tasks share.
 pub(super) struct Context {
     pub(super) sink: Arc<Sink>,
+    /// The broker in this process, if there is one.
+    pub(super) broker: Option<EmbeddedBroker>,
     pub(super) heartbeat: Arc<Heartbeat>,
     pub(super) stop: Arc<Stop>,
     pub(super) limits: Limits,
@@ -84,12 +87,14 @@ impl Drop for Connection {
 impl Context {
     pub(super) fn new(
         sink: Arc<Sink>,
+        broker: Option<EmbeddedBroker>,
         heartbeat: Arc<Heartbeat>,
         stop: Arc<Stop>,
         limits: Limits,
     ) -> Self {
         Self {
             sink,
+            broker,
             heartbeat,
             stop,
             limits,

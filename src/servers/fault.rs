@@ -17,8 +17,9 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, Signal};
 use stallscope_probes::sample::Fault;
 
-use super::Stack;
+use super::broker::EmbeddedBroker;
 use super::context::{Connection, Context};
+use super::{Ack, Kafka, Stack};
 
 /// When a fault begins unless `@SECONDS` says otherwise.
 const DEFAULT_START: Duration = Duration::from_secs(5);
@@ -26,6 +27,12 @@ const DEFAULT_START: Duration = Duration::from_secs(5);
 const PRACTICALLY_FOR_EVER: Duration = Duration::from_hours(20 * 24);
 /// fds left to the server by `fd-exhausted`.
 const FDS_LEFT: u64 = 8;
+/// Records in the queue of a producer that `kafka-queue-full` is to fill: a small load fills it in
+/// seconds.
+pub(super) const QUEUE_MAX: u64 = 100;
+/// How late the broker of `kafka-slow` answers: later than anyone waits, sooner than librdkafka
+/// gives a request up (`request.timeout.ms`, 30 s).
+const SLOW_ANSWER: Duration = Duration::from_secs(20);
 
 /// `<id>[@SECONDS][+SECONDS]`: which fault, when it begins, how long it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +76,7 @@ fn split_seconds(text: &str, mark: char) -> Result<(&str, Option<Duration>), Str
 
 impl FaultPlan {
     /// Whether this fault can be made in this server; a sentence if not.
-    pub fn check(&self, stack: Stack) -> Result<(), String> {
+    pub fn check(&self, stack: Stack, kafka: &Kafka, ack: Ack) -> Result<(), String> {
         match self.fault {
             Fault::SqNotFlushed if stack == Stack::Tokio => {
                 Err("the fault sq-not-flushed needs io_uring: the tokio server has no ring, use \
@@ -80,6 +87,25 @@ impl FaultPlan {
                 Err("the fault process-stopped takes no duration: a stopped process cannot resume \
                  itself, send it SIGCONT"
                     .to_owned())
+            }
+            Fault::KafkaQueueFull | Fault::KafkaUnreachable | Fault::KafkaSlow
+                if *kafka != Kafka::Embedded =>
+            {
+                Err(format!("the fault {} needs --kafka embedded", self.fault.id()))
+            }
+            Fault::KafkaQueueFull if ack != Ack::Queue => {
+                Err("the fault kafka-queue-full needs --ack queue: with --ack delivery the server \
+                     stalls as soon as its broker does, and not for want of room"
+                    .to_owned())
+            }
+            Fault::KafkaUnreachable | Fault::KafkaSlow | Fault::KafkaNotPolled
+                if ack != Ack::Delivery =>
+            {
+                Err(format!(
+                    "the fault {} needs --ack delivery: with --ack queue no request waits for the \
+                     broker",
+                    self.fault.id()
+                ))
             }
             _ => Ok(()),
         }
@@ -97,7 +123,63 @@ impl FaultPlan {
             Fault::FdExhausted => self.fd_exhausted(&context).await,
             Fault::RuntimeBlocked => self.block_runtime(&context),
             Fault::ProcessStopped => stop_process(&context),
+            Fault::KafkaQueueFull => self.kafka_queue_full(&context).await,
+            Fault::KafkaUnreachable => {
+                let (down, up) = (EmbeddedBroker::goes_down, EmbeddedBroker::comes_up);
+                self.upset_broker(&context, down, up).await;
+            }
+            Fault::KafkaSlow => {
+                let slow = |broker: &EmbeddedBroker| broker.answers_after(SLOW_ANSWER);
+                let fast = |broker: &EmbeddedBroker| broker.answers_after(Duration::ZERO);
+                self.upset_broker(&context, slow, fast).await;
+            }
+            Fault::KafkaNotPolled => {
+                context.heartbeat.fault_begins(self.fault);
+                context.sink.pause_polling(true);
+                self.last(&context).await;
+                context.sink.pause_polling(false);
+                context.heartbeat.fault_ends();
+            }
         }
+    }
+
+    /// With the broker down the queue fills up. The stall begins with the first event that finds
+    /// it full (see `Outlet::send`), not before: until then every request is answered.
+    async fn kafka_queue_full(self, context: &Context) {
+        context.sink.take_full_for_fault(true);
+        let broker = context.broker.as_ref();
+        if let Some(error) = broker.and_then(|broker| broker.goes_down().err()) {
+            tracing::error!("the fault kafka-queue-full failed: {error}");
+            return;
+        }
+        self.last(context).await;
+        if let Some(error) = broker.and_then(|broker| broker.comes_up().err()) {
+            tracing::error!("cannot undo the fault kafka-queue-full: {error}");
+        }
+        let never_came = context.sink.take_full_for_fault(false);
+        if !never_came {
+            context.heartbeat.fault_ends();
+        }
+    }
+
+    /// Does something to the broker inside the process, and undoes it.
+    async fn upset_broker(
+        self,
+        context: &Context,
+        upset: impl Fn(&EmbeddedBroker) -> Result<(), KafkaError>,
+        calm: impl Fn(&EmbeddedBroker) -> Result<(), KafkaError>,
+    ) {
+        // `check` has made sure that there is one.
+        let Some(broker) = &context.broker else { return };
+        context.heartbeat.fault_begins(self.fault);
+        if let Err(error) = upset(broker) {
+            tracing::error!("the fault {} failed: {error}", self.fault.id());
+        }
+        self.last(context).await;
+        if let Err(error) = calm(broker) {
+            tracing::error!("cannot undo the fault {}: {error}", self.fault.id());
+        }
+        context.heartbeat.fault_ends();
     }
 
     async fn last(self, context: &Context) {
@@ -285,6 +367,7 @@ mod tests {
             ("runtime-blocked@2.5+10", Some((Fault::RuntimeBlocked, 2.5, Some(10.0)))),
             ("runtime-blocked+10", Some((Fault::RuntimeBlocked, 5.0, Some(10.0)))),
             ("process-stopped@1", Some((Fault::ProcessStopped, 1.0, None))),
+            ("kafka-slow@2+3", Some((Fault::KafkaSlow, 2.0, Some(3.0)))),
             ("unknown", None),
             ("sq-not-flushed@", None),
             ("sq-not-flushed@-1", None),
@@ -305,11 +388,28 @@ mod tests {
 
     #[test]
     fn plans_that_make_no_sense_are_refused() {
-        let refused = |text: &str, stack| text.parse::<FaultPlan>().unwrap().check(stack).is_err();
+        let refused = |text: &str, stack| {
+            let plan = text.parse::<FaultPlan>().unwrap();
+            plan.check(stack, &Kafka::Embedded, Ack::Queue).is_err()
+        };
         assert!(refused("sq-not-flushed", Stack::Tokio));
         assert!(!refused("sq-not-flushed", Stack::TokioUring));
         assert!(refused("process-stopped+5", Stack::TokioUring));
         assert!(!refused("process-stopped", Stack::TokioUring));
+    }
+
+    #[test]
+    fn faults_of_kafka_need_their_broker_and_someone_who_waits_for_it() {
+        let elsewhere = Kafka::Bootstrap("k:9092".to_owned());
+        for fault in Fault::ALL.into_iter().filter(|fault| fault.is_of_kafka()) {
+            let plan = fault.id().parse::<FaultPlan>().unwrap();
+            let is_taken = |kafka: &Kafka, ack| plan.check(Stack::Tokio, kafka, ack).is_ok();
+            let waits_for_room = fault == Fault::KafkaQueueFull;
+            assert_eq!(is_taken(&Kafka::Embedded, Ack::Queue), waits_for_room, "{fault:?}");
+            assert_eq!(is_taken(&Kafka::Embedded, Ack::Delivery), !waits_for_room, "{fault:?}");
+            let needs_no_broker = fault == Fault::KafkaNotPolled;
+            assert_eq!(is_taken(&elsewhere, Ack::Delivery), needs_no_broker, "{fault:?}");
+        }
     }
 
     #[test]

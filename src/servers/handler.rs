@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::http::{Framing, Method, Reply, Request, Status};
-use super::sink::{Delivery, Events, Published};
+use super::sink::{Delivery, Events, Published, Settled};
 
 /// The body of `POST /events`: exactly this.
 #[derive(Deserialize)]
@@ -97,7 +97,8 @@ fn publish(text: &str, events: &impl Events) -> Outcome {
 /// dropped before.
 pub fn delivered(outcome: Option<Delivery>) -> Reply {
     match outcome {
-        Some(Ok(())) => Reply::Delivered,
+        Some(Ok(Settled::Delivered)) => Reply::Delivered,
+        Some(Ok(Settled::Queued)) => Reply::Queued,
         Some(Err(error)) => Reply::error(
             Status::ServiceUnavailable,
             format!("the event was not delivered: {error}"),

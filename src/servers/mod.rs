@@ -11,6 +11,7 @@
 )]
 
 mod accept;
+mod broker;
 mod connection;
 mod context;
 mod fault;
@@ -34,9 +35,11 @@ pub use sink::{Ack, SinkError, Tally, Tuning};
 
 use crate::kit::heartbeat::Heartbeat;
 use crate::kit::profile::{ProfileError, Profiler};
+use broker::EmbeddedBroker;
 use context::{Context, Limits};
 use shutdown::Stop;
-use sink::{EmbeddedBroker, Sink, SinkOptions};
+use sink::{Sink, SinkOptions, WhenFull};
+use stallscope_probes::sample::Fault;
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -161,7 +164,7 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
 
     let listen_failed = |source| ServeError::Listen { address: options.listen, source };
     let listener = bind(options.listen, options.backlog).map_err(listen_failed)?;
-    let (_broker, bootstrap) = match &options.kafka {
+    let (broker, bootstrap) = match &options.kafka {
         Kafka::Embedded => {
             let broker = EmbeddedBroker::start(&options.topic)?;
             let bootstrap = broker.bootstrap();
@@ -181,7 +184,7 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
         heartbeat: heartbeat.path().map(ToOwned::to_owned),
     };
     heartbeat.listens_on(ready.address.port());
-    let context = Rc::new(Context::new(Arc::clone(&sink), heartbeat, stop, limits));
+    let context = Rc::new(Context::new(Arc::clone(&sink), broker, heartbeat, stop, limits));
     let (fault, timeout) = (options.fault, options.shutdown_timeout);
     // The events are flushed before the runtime is taken down, whatever that may wait for.
     let finish = || sink.finish(timeout);
@@ -218,12 +221,15 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
 }
 
 fn sink_options(options: &Options, bootstrap: &str) -> SinkOptions {
+    let fills_queue = options.fault.is_some_and(|plan| plan.fault == Fault::KafkaQueueFull);
     SinkOptions {
         bootstrap: bootstrap.to_owned(),
         topic: options.topic.clone(),
         ack: options.ack,
         tuning: options.tuning,
         message_timeout: options.message_timeout,
+        queue_max: fills_queue.then_some(fault::QUEUE_MAX),
+        when_full: if fills_queue { WhenFull::Retry } else { WhenFull::Refuse },
     }
 }
 

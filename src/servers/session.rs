@@ -242,7 +242,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::servers::sink::Published;
+    use crate::servers::sink::{Published, Settled};
 
     /// Keeps what is published and hands out prepared outcomes.
     #[derive(Default)]
@@ -310,7 +310,7 @@ mod tests {
         session.settle(waiting.try_recv().ok());
         assert!(matches!(session.turn(&events, false), Turn::Write));
         assert_eq!(statuses(&mut session), (vec!["503".to_owned(), "200".to_owned()], 2));
-        second.send(Ok(())).unwrap();
+        second.send(Ok(Settled::Delivered)).unwrap();
         assert!(matches!(session.turn(&events, false), Turn::Write));
         assert_eq!(statuses(&mut session), (vec!["200".to_owned(), "200".to_owned()], 2));
     }

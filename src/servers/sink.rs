@@ -13,11 +13,8 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
-use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{
-    BaseProducer, BaseRecord, DefaultProducerContext, DeliveryResult, Producer as _,
-    ProducerContext,
-};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use stallscope_probes::sample::Fault;
 use tokio::sync::oneshot;
 
 use crate::kit::heartbeat::Heartbeat;
@@ -26,8 +23,9 @@ use crate::kit::rate::RateLimit;
 
 /// How long one call of `poll` collects delivery reports: the rate of the Kafka thread's beats.
 const POLL_EVERY: Duration = Duration::from_millis(50);
-/// Partitions of the topic made in the embedded broker.
-const EMBEDDED_PARTITIONS: i32 = 4;
+/// How long an event that found the queue full waits before it is tried again: as long as
+/// rust-rdkafka's `FutureProducer::send` does (`future_producer.rs`).
+const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// Largest record, as Kafka's own default for topics (`message.max.bytes`).
 const RECORD_BYTES_MAX: &str = "1048588";
 
@@ -38,6 +36,15 @@ pub enum Ack {
     Queue,
     /// 200 once the broker has acknowledged it
     Delivery,
+}
+
+/// What becomes of an event that finds the producer's queue full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is refused, and its client is told.
+    Refuse,
+    /// It is tried again until there is room, as with a `FutureProducer` and `Timeout::Never`.
+    Retry,
 }
 
 /// Settings of librdkafka.
@@ -62,6 +69,10 @@ pub struct SinkOptions {
     pub tuning: Tuning,
     /// How long delivery is tried before an event is given up.
     pub message_timeout: Duration,
+    /// Most records in the producer's queue, instead of what `tuning` says.
+    pub queue_max: Option<u64>,
+    /// What becomes of the others.
+    pub when_full: WhenFull,
 }
 
 /// Why there is no producer.
@@ -83,27 +94,17 @@ pub enum SinkError {
     Thread(std::io::Error),
 }
 
-/// A Kafka broker inside this process. It lives as long as this handle.
-pub struct EmbeddedBroker {
-    cluster: MockCluster<'static, DefaultProducerContext>,
+/// What one event has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is in the producer's queue.
+    Queued,
+    /// The broker has it.
+    Delivered,
 }
 
-impl EmbeddedBroker {
-    /// One broker, with the topic made. It keeps the last 5 MiB of each partition.
-    pub fn start(topic: &str) -> Result<Self, SinkError> {
-        let cluster = MockCluster::new(1).map_err(SinkError::Embedded)?;
-        cluster.create_topic(topic, EMBEDDED_PARTITIONS, 1).map_err(SinkError::Embedded)?;
-        Ok(Self { cluster })
-    }
-
-    /// Its address.
-    pub fn bootstrap(&self) -> String {
-        self.cluster.bootstrap_servers()
-    }
-}
-
-/// How the delivery of one event ended.
-pub type Delivery = Result<(), String>;
+/// How the delivery of one event, or the wait for room in the queue, ended.
+pub type Delivery = Result<Settled, String>;
 
 /// What came of handing an event over.
 #[derive(Debug)]
@@ -161,7 +162,7 @@ impl ProducerContext for Reports {
             Ok(_) => {
                 self.delivered.fetch_add(1, Ordering::Relaxed);
                 self.heartbeat.delivered();
-                Ok(())
+                Ok(Settled::Delivered)
             }
             Err((error, record)) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
@@ -201,20 +202,94 @@ pub struct Tally {
 
 /// The producer and the thread that polls it.
 pub struct Sink {
-    producer: Arc<BaseProducer<Reports>>,
-    topic: String,
+    outlet: Arc<Outlet>,
     ack: Ack,
-    accepted: AtomicU64,
-    heartbeat: Arc<Heartbeat>,
+    when_full: WhenFull,
     /// Shared by all events nobody waits for: one counter instead of one allocation each.
     no_one_waits: Arc<Ticket>,
     polling: Arc<Polling>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// How the polling thread is told to come to an end.
+/// Where events leave: what sending one takes. Its methods are called on the runtime's thread.
+struct Outlet {
+    producer: Arc<BaseProducer<Reports>>,
+    topic: String,
+    accepted: AtomicU64,
+    heartbeat: Arc<Heartbeat>,
+    /// The next event that finds the queue full is the beginning of the fault `kafka-queue-full`.
+    full_is_fault: AtomicBool,
+}
+
+/// Why an event was not sent.
+enum Unsent {
+    /// No room; the ticket comes back.
+    Full(Arc<Ticket>),
+    /// Larger than a Kafka record may be.
+    TooLarge,
+    /// Anything else.
+    Refused(String),
+}
+
+impl Outlet {
+    fn send(&self, text: &str, ticket: Arc<Ticket>) -> Result<(), Unsent> {
+        let record = BaseRecord::<(), str, _>::with_opaque_to(&self.topic, ticket).payload(text);
+        match self.producer.send(record) {
+            Ok(()) => {
+                self.accepted.fetch_add(1, Ordering::Relaxed);
+                self.heartbeat.queued();
+                Ok(())
+            }
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), record)) => {
+                self.heartbeat.queue_was_full();
+                if self.full_is_fault.swap(false, Ordering::Relaxed) {
+                    self.heartbeat.fault_begins(Fault::KafkaQueueFull);
+                }
+                Err(Unsent::Full(record.delivery_opaque))
+            }
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                Err(Unsent::TooLarge)
+            }
+            Err((error, _)) => Err(Unsent::Refused(error.to_string())),
+        }
+    }
+
+    /// Sends once there is room. The number of these is bounded by the connections, and by the
+    /// unanswered requests of each; one whose client's connection is gone gives up.
+    async fn send_when_room(
+        &self,
+        text: &str,
+        mut ticket: Arc<Ticket>,
+        mut queued: Option<oneshot::Sender<Delivery>>,
+    ) {
+        let left = |waiting: Option<&oneshot::Sender<Delivery>>| {
+            waiting.is_some_and(oneshot::Sender::is_closed)
+        };
+        while !left(queued.as_ref()) && !left(ticket.waiting.as_ref()) {
+            tokio::time::sleep(RETRY_EVERY).await;
+            match self.send(text, ticket) {
+                Err(Unsent::Full(back)) => ticket = back,
+                Ok(()) => return answer(queued.take(), Ok(Settled::Queued)),
+                // A ticket that was refused is gone, and whoever waits for it is told so.
+                Err(Unsent::Refused(error)) => return answer(queued.take(), Err(error)),
+                // It was found to be small enough when it was tried first.
+                Err(Unsent::TooLarge) => return,
+            }
+        }
+    }
+}
+
+fn answer(waiting: Option<oneshot::Sender<Delivery>>, delivery: Delivery) {
+    if let Some(sender) = waiting {
+        // Nobody receives when the client has left meanwhile.
+        sender.send(delivery).ok();
+    }
+}
+
+/// How the polling thread is told to pause, and to come to an end.
 #[derive(Default)]
 struct Polling {
+    pauses: AtomicBool,
     ends: AtomicBool,
     flush_until: RwLock<Option<Instant>>,
 }
@@ -234,25 +309,45 @@ impl Sink {
                 SinkError::Producer { bootstrap: options.bootstrap.clone(), source }
             })?;
         let producer = Arc::new(producer);
+        let queue_max = queue_max(options);
         let polling = Arc::new(Polling::default());
         let thread = std::thread::Builder::new()
             .name("kafka-poll".to_owned())
             .spawn({
                 let (producer, polling) = (Arc::clone(&producer), Arc::clone(&polling));
                 let heartbeat = Arc::clone(&heartbeat);
-                move || poll_until_ended(&producer, &polling, &heartbeat)
+                move || {
+                    heartbeat.kafka_begins(queue_max);
+                    poll_until_ended(&producer, &polling, &heartbeat);
+                }
             })
             .map_err(SinkError::Thread)?;
-        Ok(Self {
+        let outlet = Outlet {
             producer,
             topic: options.topic.clone(),
-            ack: options.ack,
             accepted: AtomicU64::new(0),
             heartbeat,
+            full_is_fault: AtomicBool::new(false),
+        };
+        Ok(Self {
+            outlet: Arc::new(outlet),
+            ack: options.ack,
+            when_full: options.when_full,
             no_one_waits: Arc::new(Ticket { waiting: None }),
             polling,
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// Stops polling the producer, or goes on with it.
+    pub fn pause_polling(&self, pauses: bool) {
+        self.polling.pauses.store(pauses, Ordering::Release);
+    }
+
+    /// Says whether the next event that finds the queue full is the beginning of the fault
+    /// `kafka-queue-full`; returns whether that was still to come.
+    pub fn take_full_for_fault(&self, is_fault: bool) -> bool {
+        self.outlet.full_is_fault.swap(is_fault, Ordering::Relaxed)
     }
 
     /// Waits for the delivery of everything taken, at most `timeout`, and says what came of it.
@@ -266,9 +361,10 @@ impl Sink {
             // A panic of that thread shows in the tally.
             thread.join().ok();
         }
-        let accepted = self.accepted.load(Ordering::Relaxed);
-        let delivered = self.producer.context().delivered.load(Ordering::Relaxed);
-        let failed = self.producer.context().failed.load(Ordering::Relaxed);
+        let reports = self.outlet.producer.context();
+        let accepted = self.outlet.accepted.load(Ordering::Relaxed);
+        let delivered = reports.delivered.load(Ordering::Relaxed);
+        let failed = reports.failed.load(Ordering::Relaxed);
         let told = if self.ack == Ack::Delivery { failed } else { 0 };
         Tally { accepted, delivered, failed, lost: accepted.saturating_sub(delivered + told) }
     }
@@ -283,32 +379,43 @@ impl Events for Sink {
                 (Arc::new(Ticket { waiting: Some(sender) }), Published::Pending(receiver))
             }
         };
-        let record = BaseRecord::<(), str, _>::with_opaque_to(&self.topic, ticket).payload(text);
-        match self.producer.send(record) {
-            Ok(()) => {
-                self.accepted.fetch_add(1, Ordering::Relaxed);
-                self.heartbeat.queued();
+        match self.outlet.send(text, ticket) {
+            Ok(()) => outcome,
+            Err(Unsent::Full(ticket)) if self.when_full == WhenFull::Retry => {
+                // With `Ack::Delivery` the ticket's own receiver waits already.
+                let (queued, outcome) = if matches!(outcome, Published::Pending(_)) {
+                    (None, outcome)
+                } else {
+                    let (sender, receiver) = oneshot::channel();
+                    (Some(sender), Published::Pending(receiver))
+                };
+                let (outlet, text) = (Arc::clone(&self.outlet), text.to_owned());
+                tokio::task::spawn_local(async move {
+                    outlet.send_when_room(&text, ticket, queued).await;
+                });
                 outcome
             }
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Published::Full,
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                Published::TooLarge
-            }
-            Err((error, _)) => Published::Refused(error.to_string()),
+            Err(Unsent::Full(_)) => Published::Full,
+            Err(Unsent::TooLarge) => Published::TooLarge,
+            Err(Unsent::Refused(error)) => Published::Refused(error),
         }
     }
 }
 
 /// Body of the thread `kafka-poll`.
 fn poll_until_ended(producer: &BaseProducer<Reports>, polling: &Polling, heartbeat: &Heartbeat) {
-    heartbeat.kafka_begins();
     let queue = || u64::try_from(producer.in_flight_count()).unwrap_or(u64::MAX);
     let beat_and_poll = || {
         heartbeat.kafka_beat(queue());
         producer.poll(POLL_EVERY);
     };
     while !polling.ends.load(Ordering::Acquire) {
-        beat_and_poll();
+        if polling.pauses.load(Ordering::Acquire) {
+            // No beat: nobody polls the producer.
+            std::thread::sleep(POLL_EVERY);
+        } else {
+            beat_and_poll();
+        }
     }
     // What lingers to fill a batch is sent at once: flush says so to librdkafka, poll collects.
     let until = *polling.flush_until.read().unwrap_or_else(PoisonError::into_inner);
@@ -319,6 +426,14 @@ fn poll_until_ended(producer: &BaseProducer<Reports>, polling: &Polling, heartbe
     heartbeat.kafka_beat(queue());
 }
 
+/// Most records in the producer's queue.
+fn queue_max(options: &SinkOptions) -> u64 {
+    options.queue_max.unwrap_or(match options.tuning {
+        Tuning::Default => 100_000,
+        Tuning::Tuned => 1_000_000,
+    })
+}
+
 fn configuration(options: &SinkOptions) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -326,12 +441,10 @@ fn configuration(options: &SinkOptions) -> ClientConfig {
         .set("client.id", "stallscope")
         .set("message.max.bytes", RECORD_BYTES_MAX)
         .set("message.timeout.ms", options.message_timeout.as_millis().to_string());
+    config.set("queue.buffering.max.messages", queue_max(options).to_string());
     match options.tuning {
-        Tuning::Default => config
-            .set("queue.buffering.max.messages", "100000")
-            .set("queue.buffering.max.kbytes", "65536"),
+        Tuning::Default => config.set("queue.buffering.max.kbytes", "65536"),
         Tuning::Tuned => config
-            .set("queue.buffering.max.messages", "1000000")
             .set("queue.buffering.max.kbytes", "262144")
             .set("linger.ms", "25")
             .set("batch.num.messages", "100000")
@@ -344,6 +457,7 @@ fn configuration(options: &SinkOptions) -> ClientConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::servers::broker::EmbeddedBroker;
 
     fn options(bootstrap: String, ack: Ack) -> SinkOptions {
         SinkOptions {
@@ -352,6 +466,8 @@ mod tests {
             ack,
             tuning: Tuning::Default,
             message_timeout: Duration::from_millis(300),
+            queue_max: None,
+            when_full: WhenFull::Refuse,
         }
     }
 
@@ -372,7 +488,7 @@ mod tests {
             };
             let sink = Sink::start(&options, Arc::new(Heartbeat::off())).unwrap();
             let Published::Pending(receiver) = sink.publish("one") else { panic!("not pending") };
-            assert_eq!(receiver.blocking_recv().unwrap(), Ok(()));
+            assert_eq!(receiver.blocking_recv().unwrap(), Ok(Settled::Delivered));
             let expected = Tally { accepted: 1, delivered: 1, failed: 0, lost: 0 };
             assert_eq!(sink.finish(Duration::from_secs(20)), expected);
         }
@@ -410,5 +526,56 @@ mod tests {
         assert!((60..=68).contains(&taken), "64 MiB hold {taken} records of 1 MB");
         assert!(matches!(sink.publish(&text), Published::Full));
         assert_eq!(sink.finish(Duration::ZERO).lost, taken as u64);
+    }
+
+    #[test]
+    fn what_finds_the_queue_full_waits_for_room() {
+        for ack in [Ack::Queue, Ack::Delivery] {
+            let broker = EmbeddedBroker::start("events").unwrap();
+            broker.goes_down().unwrap();
+            let options = SinkOptions {
+                message_timeout: Duration::from_mins(1),
+                queue_max: Some(1),
+                when_full: WhenFull::Retry,
+                ..options(broker.bootstrap(), ack)
+            };
+            let sink = Sink::start(&options, Arc::new(Heartbeat::off())).unwrap();
+            let runtime = tokio::runtime::LocalRuntime::new().unwrap();
+            runtime.block_on(async {
+                let first = sink.publish("one");
+                sink.take_full_for_fault(true);
+                let Published::Pending(mut second) = sink.publish("two") else { panic!("no wait") };
+                assert!(!sink.take_full_for_fault(false), "the fault has begun");
+                assert!(second.try_recv().is_err(), "there is no room");
+                broker.comes_up().unwrap();
+                let (expected, first) = match first {
+                    Published::Pending(first) => (Settled::Delivered, first.await.unwrap()),
+                    _ => (Settled::Queued, Ok(Settled::Queued)),
+                };
+                assert_eq!((second.await.unwrap(), first), (Ok(expected), Ok(expected)));
+            });
+            let tally = sink.finish(Duration::from_secs(20));
+            assert_eq!((tally.accepted, tally.delivered), (2, 2), "{ack:?}");
+        }
+    }
+
+    #[test]
+    fn without_polling_no_delivery_is_reported() {
+        let broker = EmbeddedBroker::start("events").unwrap();
+        let options = SinkOptions {
+            message_timeout: Duration::from_mins(1),
+            ..options(broker.bootstrap(), Ack::Delivery)
+        };
+        let sink = Sink::start(&options, Arc::new(Heartbeat::off())).unwrap();
+        let Published::Pending(first) = sink.publish("one") else { panic!("not pending") };
+        assert_eq!(first.blocking_recv().unwrap(), Ok(Settled::Delivered));
+        sink.pause_polling(true);
+        // A poll that is under way ends by then, and none follows.
+        std::thread::sleep(POLL_EVERY * 2);
+        let Published::Pending(mut second) = sink.publish("two") else { panic!("not pending") };
+        std::thread::sleep(POLL_EVERY * 4);
+        assert!(second.try_recv().is_err());
+        sink.pause_polling(false);
+        assert_eq!(second.blocking_recv().unwrap(), Ok(Settled::Delivered));
     }
 }

@@ -2,6 +2,8 @@
 
 #[path = "fixtures_around.rs"]
 mod around;
+#[path = "fixtures_causes.rs"]
+mod causes;
 
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use stallscope_probes::sample::{
 use stallscope_probes::{Absence, Reading, Why};
 
 use around::{calm_cgroup, peers, tiers, watcher};
+pub use causes::{chained_verdict, forecast, partial_onset, pressed, probed};
 
 use super::SessionInfo;
 use crate::detect::{Onset, StallKind};
@@ -361,7 +364,7 @@ pub fn foreign(seq: u64) -> Model {
         pressure: no(),
         tables: no(),
         epolls: no(),
-        active: no(),
+        active: Reading::absent(Why::Unsupported, "not asked for"),
         watcher: WatcherModel { interval_ms: 200.0, ..watcher() },
         tiers: Tier::ALL
             .map(|tier| TierModel {

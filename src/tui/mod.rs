@@ -27,6 +27,7 @@ mod screen_tests;
 
 pub use draw::draw;
 pub use health::Health;
+pub use panels::active::words as probe_words;
 pub use run::{Left, LiveUpdate, Outcome, TuiError, run_live, run_replay};
 pub use view::View;
 

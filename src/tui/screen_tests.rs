@@ -9,7 +9,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
 
-use stallscope_probes::sample::RingSource;
+use stallscope_probes::sample::{ActiveOutcome, RingSource};
 use stallscope_probes::{Absence, Reading, Why};
 
 use super::app::{App, Command, Extents, Message, Page, Pane, Scroll, Seek};
@@ -67,6 +67,29 @@ fn stalled() -> App {
     app
 }
 
+/// Accepting stalls, the rest goes on; tables are nearly full, and the active probe fails.
+fn partial() -> App {
+    let events = [
+        Event::Forecast(fixtures::forecast()),
+        Event::Onset(fixtures::partial_onset()),
+        Event::Verdict(fixtures::chained_verdict()),
+    ];
+    watched(0..72, fixtures::pressed, &events)
+}
+
+/// Healthy, with an active probe that is answered.
+fn probed() -> App {
+    let make = |seq| {
+        let outcome = ActiveOutcome::Answered { connect_us: 90, answer_us: Some(400) };
+        Model { active: Reading::Got(fixtures::probed(outcome)), ..fixtures::healthy(seq) }
+    };
+    watched(0..72, make, &[Event::Verdict(fixtures::healthy_verdict())])
+}
+
+fn suspected() -> App {
+    watched(0..72, fixtures::pressed, &[Event::Onset(fixtures::partial_onset())])
+}
+
 fn fd_exhausted() -> App {
     watched(0..30, fixtures::fd_exhausted, &[Event::Verdict(fixtures::fd_verdict())])
 }
@@ -114,8 +137,16 @@ fn hostile() -> App {
     let mut verdict = fixtures::sq_verdict();
     verdict.summary = String::from("\x1b[5mblink\x1b[0m and \u{202e}reversed");
     verdict.evidence[0].signal = String::from("thread \x1b]0;title\x07");
+    verdict.chain = fixtures::chained_verdict().chain;
+    verdict.chain[0].what = String::from("thread \x1b[2J\u{202e}began");
+    verdict.unknowable = vec![String::from("what \x1b[31mit was")];
+    let mut onset = fixtures::partial_onset();
+    onset.partial = Some(String::from("\u{9b}5m\x1b[5mthe rest"));
+    let mut forecast = fixtures::forecast();
+    forecast.text = String::from("\x1b]0;title\x07 runs out");
     let note = Event::Note { at_ns: fixtures::at_ns(1), text: "\x1b[2J\n\t\u{feff}".repeat(3_000) };
-    let events = vec![note, Event::Verdict(verdict)];
+    let events =
+        vec![note, Event::Forecast(forecast), Event::Onset(onset), Event::Verdict(verdict)];
     app.update(Message::Step(Step { model: Arc::new(fixtures::hostile(1)), events }));
     app
 }
@@ -140,6 +171,15 @@ snapshots! {
     stalled_big: stalled(), BIG;
     fd_exhausted_small: fd_exhausted(), SMALL;
     fd_exhausted_middle: fd_exhausted(), MIDDLE;
+    partial_small: partial(), SMALL;
+    partial_middle: partial(), MIDDLE;
+    partial_big: partial(), BIG;
+    partial_suspected: suspected(), SMALL;
+    verdict_chain_small: open(partial(), Page::Verdict), SMALL;
+    verdict_chain_middle: open(partial(), Page::Verdict), MIDDLE;
+    evidence_tables: open(partial(), Page::Absent), MIDDLE;
+    probed_small: probed(), SMALL;
+    probed_middle: probed(), MIDDLE;
     foreign_small: foreign(), SMALL;
     foreign_middle: foreign(), MIDDLE;
     hostile_small: hostile(), SMALL;
@@ -270,6 +310,21 @@ fn the_bar_of_a_stall_is_loud_with_colours_and_without() {
 }
 
 #[test]
+fn a_forecast_is_amber_and_what_still_works_is_green() {
+    let screen = buffer(&partial(), MIDDLE, Theme::new(true));
+    let place = |word: &str| {
+        let line = |y: u16| (0..120).map(|x| screen[(x, y)].symbol()).collect::<String>();
+        let found = (0..40).find_map(|y| line(y).find(word).map(|at| (at, y)));
+        let (at, y) = found.unwrap_or_else(|| panic!("{word} is not on the screen"));
+        let x = line(y)[..at].chars().count() as u16;
+        screen[(x, y)].fg
+    };
+    assert_eq!(place("forecast"), Color::Yellow);
+    assert_eq!(place("still works"), Color::Green);
+    assert_eq!(place("3 failures in a row"), Color::Red);
+}
+
+#[test]
 fn an_overflow_is_said_however_large_the_ring() {
     let screen = text(&large_ring(), SMALL).to_string();
     assert!(screen.contains("OVF") && !screen.contains("ovf"), "{screen}");
@@ -330,7 +385,7 @@ fn nothing_of_a_hostile_process_reaches_the_terminal_as_it_is() {
 
 #[test]
 fn every_size_can_be_drawn() {
-    let apps = [healthy(), stalled(), foreign(), hostile(), fd_exhausted()];
+    let apps = [healthy(), stalled(), foreign(), hostile(), fd_exhausted(), partial()];
     for columns in (0..230).step_by(7) {
         for rows in (0..70).step_by(3) {
             for app in &apps {

@@ -22,6 +22,8 @@ pub enum LogKind {
     Verdict,
     /// A stall is over.
     Recovered,
+    /// Something will run out if it goes on like this.
+    Forecast,
     /// Anything else.
     Note,
 }
@@ -55,7 +57,7 @@ impl LogLine {
             Event::Recovered { at_ns, stalled_ms } => {
                 (*at_ns, LogKind::Recovered, format!("stalled for {}", units::span_ms(*stalled_ms)))
             }
-            Event::Forecast(forecast) => (forecast.at_ns, LogKind::Note, forecast.text.clone()),
+            Event::Forecast(forecast) => (forecast.at_ns, LogKind::Forecast, forecast.text.clone()),
             Event::Note { at_ns, text } => (*at_ns, LogKind::Note, text.clone()),
         };
         // Kept in memory for long: no more of it than can be drawn.

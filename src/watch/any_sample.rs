@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use stallscope_probes::sample::{
-    ActiveOutcome, ActiveRaw, AnswersRaw, ArmedRaw, CgroupRaw, ConntrackRaw, EpollRaw, FdKindsRaw,
-    FdLimitRaw, FdsRaw, FileTableRaw, HeartbeatRaw, Holder, ListenerRaw, PeerInfoRaw, PeerRaw,
-    PortsRaw, PressureRaw, PressureScope, ProbeCostRaw, ProbeId, ProcessRaw, RingRaw, RingSource,
-    RingState, Sample, SchedRaw, ServedRaw, SocketsRaw, StallTimeRaw, SwitchesRaw, SyscallRaw,
-    TablesRaw, TaskState, TcpRaw, TcpState, ThreadRaw, WatcherRaw,
+    ActiveHow, ActiveOutcome, ActivePlan, ActiveRaw, AnswersRaw, ArmedRaw, CgroupRaw, ConntrackRaw,
+    EpollRaw, FdKindsRaw, FdLimitRaw, FdsRaw, FileTableRaw, HeartbeatRaw, Holder, ListenerRaw,
+    PeerInfoRaw, PeerRaw, PortsRaw, PressureRaw, PressureScope, ProbeCostRaw, ProbeId, ProcessRaw,
+    RingRaw, RingSource, RingState, Sample, SchedRaw, ServedRaw, SocketsRaw, StallTimeRaw,
+    SwitchesRaw, SyscallRaw, TablesRaw, TaskState, TcpRaw, TcpState, ThreadRaw, WatcherRaw,
 };
 use stallscope_probes::{Absence, Probe, Reading, Why};
 
@@ -374,6 +374,7 @@ fn active() -> BoxedStrategy<ActiveRaw> {
     ]);
     (address(), long(), outcome, word(), maybe_long())
         .prop_map(|(target, began_ns, outcome, failures_in_a_row, last_success_ns)| ActiveRaw {
+            plan: ActivePlan { how: ActiveHow::Http, every_ms: 1_000 },
             target,
             began_ns,
             outcome,

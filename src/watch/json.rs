@@ -6,8 +6,11 @@
 use std::fmt::Write;
 
 use serde_json::{Value as Json, json};
+use stallscope_probes::Reading;
+use stallscope_probes::sample::{ActiveOutcome, ActiveRaw};
 
 use super::event::{Anchor, EndReason, Environment, Event, Target};
+use super::words;
 use crate::detect::Onset;
 use crate::diagnose::verdict::{Evidence, Value, Verdict};
 use crate::model::Model;
@@ -113,7 +116,14 @@ pub fn verdict(verdict: &Verdict, anchor: Anchor) -> Json {
     let chain: Vec<Json> = verdict
         .chain
         .iter()
-        .map(|link| json!({ "at": anchor.rfc3339(link.at_ns), "at_ns": link.at_ns, "part": link.part, "what": link.what }))
+        .map(|link| {
+            json!({
+                "at": anchor.rfc3339(link.at_ns),
+                "at_ns": link.at_ns,
+                "part": link.part,
+                "what": link.what,
+            })
+        })
         .collect();
     let evidence: Vec<Json> = verdict.evidence.iter().map(|one| evidence(one, anchor)).collect();
     json!({
@@ -130,7 +140,7 @@ pub fn verdict(verdict: &Verdict, anchor: Anchor) -> Json {
         "rests_on": verdict.rests_on.iter().map(|tier| tier.id()).collect::<Vec<_>>(),
         "missing": missing,
         "chain": chain,
-        "unknowable": verdict.unknowable,
+        "unknowable": words::unknowable(verdict, anchor),
         "next": verdict.next,
     })
 }
@@ -182,6 +192,45 @@ pub fn tiers_changed(before: &Model, now: &Model) -> bool {
     })
 }
 
+/// `{"type":"probe",…}`: one attempt of the active probe.
+pub fn probe(raw: &ActiveRaw, anchor: Anchor) -> Json {
+    let ms = |us: u32| f64::from(us) / 1e3;
+    let (outcome, connect_ms, answer_ms, errno) = match raw.outcome {
+        ActiveOutcome::Pending => ("pending", None, None, None),
+        ActiveOutcome::Answered { connect_us, answer_us } => {
+            ("answered", Some(ms(connect_us)), answer_us.map(ms), None)
+        }
+        ActiveOutcome::Refused => ("refused", None, None, None),
+        ActiveOutcome::ConnectTimeout => ("connect_timeout", None, None, None),
+        ActiveOutcome::NoAnswer { connect_us } => ("no_answer", Some(ms(connect_us)), None, None),
+        ActiveOutcome::NotMade { errno } => ("not_made", None, None, Some(errno)),
+    };
+    json!({
+        "type": "probe",
+        "at": anchor.rfc3339(raw.began_ns),
+        "to": raw.target.to_string(),
+        "how": raw.plan.how,
+        "every_ms": raw.plan.every_ms,
+        "outcome": outcome,
+        "connect_ms": connect_ms,
+        "answer_ms": answer_ms,
+        "errno": errno,
+        "attempts": raw.attempts,
+        "failures_in_a_row": raw.failures_in_a_row,
+        "last_success": raw.last_success_ns.map(|at_ns| anchor.rfc3339(at_ns)),
+    })
+}
+
+/// The last attempt for the one line of `diagnose`: null when none was asked for, the reason when
+/// none could be made.
+pub fn last_probe(reading: &Reading<ActiveRaw>, is_asked_for: bool, anchor: Anchor) -> Json {
+    match reading {
+        _ if !is_asked_for => Json::Null,
+        Reading::Got(raw) => probe(raw, anchor),
+        Reading::Absent(absence) => json!({ "absent": absence }),
+    }
+}
+
 /// `{"type":"sample",…}`: the model of one tick.
 pub fn sample(model: &Model, anchor: Anchor) -> Json {
     json!({ "type": "sample", "at": anchor.rfc3339(model.at_ns), "model": model })
@@ -200,10 +249,11 @@ pub fn end(reason: EndReason, at_ns: u64, stalls: u64, ticks: u64, anchor: Ancho
 
 #[cfg(test)]
 mod tests {
-    use stallscope_probes::sample::Sample;
-    use stallscope_probes::{Probe, Reading, Why};
+    use stallscope_probes::sample::{ActiveHow, ActivePlan, Sample};
+    use stallscope_probes::{Probe, Why};
 
     use super::*;
+    use crate::diagnose::verdict::{Link, Part};
     use crate::model::ModelBuilder;
     use crate::model::tiers::Tier;
     use crate::watch::world::{Kind, Phase, World, run};
@@ -267,6 +317,48 @@ mod tests {
         assert!(tiers_changed(&lost, &whole));
         let none = Model { tiers: [].into(), ..whole.clone() };
         assert!(tiers_changed(&none, &whole), "the first line");
+    }
+
+    #[test]
+    fn an_attempt_has_one_line_with_what_came_of_it() {
+        let raw = |outcome| ActiveRaw {
+            plan: ActivePlan { how: ActiveHow::Http, every_ms: 1_000 },
+            target: ([127, 0, 0, 1], 8080).into(),
+            began_ns: 1_500_000_000,
+            outcome,
+            attempts: 34,
+            failures_in_a_row: 0,
+            last_success_ns: Some(1_000_000_000),
+        };
+        let line =
+            probe(&raw(ActiveOutcome::Answered { connect_us: 85, answer_us: Some(400) }), ANCHOR);
+        assert_eq!((&line["type"], &line["how"]), (&json!("probe"), &json!("http")));
+        assert_eq!(
+            (&line["to"], &line["at"]),
+            (&json!("127.0.0.1:8080"), &json!("1970-01-01T00:00:01.500Z"))
+        );
+        assert_eq!((&line["connect_ms"], &line["answer_ms"]), (&json!(0.085), &json!(0.4)));
+        let line = probe(&raw(ActiveOutcome::NotMade { errno: 99 }), ANCHOR);
+        assert_eq!((&line["outcome"], &line["errno"]), (&json!("not_made"), &json!(99)));
+        assert!(line["answer_ms"].is_null() && line["connect_ms"].is_null());
+
+        let none = Reading::absent(Why::NotPermitted, "no");
+        assert!(last_probe(&none, false, ANCHOR).is_null());
+        assert_eq!(last_probe(&none, true, ANCHOR)["absent"]["why"], "not_permitted");
+    }
+
+    #[test]
+    fn chain_and_what_cannot_be_known_are_in_the_line_of_a_verdict() {
+        let outcome = run(KIND, &[(Phase::Busy, 60), (Phase::Yield, 60)]);
+        let mut found = outcome.verdicts.last().unwrap().clone();
+        let what = String::from("thread \u{9b}2J");
+        found.chain = vec![Link { at_ns: 2_000_000_000, what, part: Part::Consequence }];
+        (found.unknowable, found.before_watch) = (Vec::new(), true);
+        let line = verdict(&found, ANCHOR);
+        assert_eq!(line["chain"][0]["at"], "1970-01-01T00:00:02.000Z");
+        assert_eq!(line["chain"][0]["part"], "consequence");
+        assert_eq!(line["unknowable"][0], "when it began: it was so when watching began");
+        assert!(super::line(&line).contains("\\u009b2J"), "escaped");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Wires probes to model, detection and diagnosis, live or from a recording. Owns the only clock.
 
+pub mod active;
 pub mod budget;
 mod clock;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod replay;
 pub mod sampler;
 pub mod session;
 pub mod target;
+pub mod words;
 
 #[cfg(test)]
 mod causes_tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use stallscope_probes::sample::{Sample, TaskState};
 use stallscope_probes::{Reading, Why};
 
+use super::active;
 use super::budget::Budget;
 use super::clock::{anchor, now_ns, thread_cpu_ns};
 use super::engine::Engine;
@@ -51,9 +52,10 @@ pub struct Until {
 /// After the first verdict, this long a surer one is waited for.
 const SURER_PATIENCE_NS: u64 = 2_000_000_000;
 
-/// Threads of the event loop that are read in full at every tick. Of a runtime with more workers the
-/// others are read when they have run, like any thread.
-const LOOP_THREADS_MAX: usize = 4;
+/// Threads of the event loop that are read in full at every tick of suspicion: as many as the probe
+/// heeds, 6 us each. Of a runtime with more workers the others are read when they have run, like any
+/// thread.
+const LOOP_THREADS_MAX: usize = stallscope_probes::threads::IMPORTANT_MAX;
 
 /// One tick, for whoever listens.
 #[derive(Debug)]
@@ -142,6 +144,11 @@ impl Session {
     /// By which it is judged.
     pub const fn thresholds(&self) -> Thresholds {
         self.thresholds
+    }
+
+    /// Makes connections of its own from now on, as `plan` says.
+    pub fn probe_actively(&mut self, plan: active::Plan) {
+        self.sampler.probe_actively(plan);
     }
 
     /// Stalls seen so far.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses some of them")]
 
 mod around;
+mod causes;
 mod profiles;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use around::{
     FD_ERROR, PRESSURE_ERROR, fd_kinds, fd_limit, missing, peers, pressure, tiers, watcher,
 };
+pub use causes::{accept_not_armed, unknown};
 use profiles::{profile, serving, spinning};
 use stallscope::detect::{Onset, StallKind};
 use stallscope::diagnose::verdict::{Cause, Confidence, Evidence, RuledOut, Value, Verdict};
@@ -551,39 +553,6 @@ pub fn healthy() -> Incident {
     incident
 }
 
-/// A stall that nothing explains, begun before watching.
-pub fn unknown() -> Incident {
-    let mut incident = quiet((0..60).map(|seq| model(seq, &State::busy(seq))).collect());
-    incident.events = vec![
-        Event::Onset(Onset {
-            kind: StallKind::Accept,
-            at_ns: BEGIN_NS,
-            within_ns: 0,
-            before_watch: true,
-            detected_ns: BEGIN_NS + 500 * MS,
-            demand: String::from("3 connections wait in the accept queue"),
-            last_progress: String::from("none was seen"),
-            partial: None,
-        }),
-        Event::Verdict(Verdict {
-            onset_ns: None,
-            before_watch: false,
-            detected_ns: BEGIN_NS + 500 * MS,
-            cause: Cause::Unknown,
-            confidence: Confidence::Possible,
-            summary: String::from("Connections wait and none is accepted; no known cause fits"),
-            evidence: Vec::new(),
-            ruled_out: Vec::new(),
-            rests_on: Vec::new(),
-            missing: Vec::new(),
-            chain: Vec::new(),
-            unknowable: Vec::new(),
-            next: vec![String::from("Run as the same user as the target to see its threads")],
-        }),
-    ];
-    incident
-}
-
 /// No tick at all.
 pub fn empty() -> Incident {
     let mut incident = quiet(Vec::new());
@@ -592,11 +561,12 @@ pub fn empty() -> Incident {
 }
 
 /// Every case by name.
-pub fn all() -> [(&'static str, Incident); 6] {
+pub fn all() -> [(&'static str, Incident); 7] {
     [
         ("sq-not-flushed", sq_not_flushed()),
         ("fd-exhausted-recovered", fd_exhausted_recovered()),
         ("runtime-blocked", runtime_blocked()),
+        ("accept-not-armed", accept_not_armed()),
         ("healthy", healthy()),
         ("unknown", unknown()),
         ("empty", empty()),

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 /// The last attempt of the active probe (opt-in).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActiveRaw {
+    /// What was asked for.
+    pub plan: ActivePlan,
     /// Where it connected to.
     pub target: SocketAddr,
     /// When the attempt began, `CLOCK_MONOTONIC` ns.
@@ -19,6 +21,35 @@ pub struct ActiveRaw {
     pub failures_in_a_row: u32,
     /// When an attempt last succeeded.
     pub last_success_ns: Option<u64>,
+}
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivePlan {
+    /// What an attempt does.
+    pub how: ActiveHow,
+    /// Time between the beginnings of two attempts, ms.
+    pub every_ms: u32,
+}
+
+/// What an attempt does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActiveHow {
+    /// Connect, and close.
+    Tcp,
+    /// Connect, send one request, wait for the first byte of the answer.
+    Http,
+}
+
+impl ActiveHow {
+    /// As on the command line.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+        }
+    }
 }
 
 /// What came of an attempt.

@@ -75,12 +75,28 @@ pub enum Fault {
     RuntimeBlocked,
     /// SIGSTOP to itself.
     ProcessStopped,
+    /// A broker that is down, and a small producer's queue that fills up.
+    KafkaQueueFull,
+    /// A broker that is down.
+    KafkaUnreachable,
+    /// A broker that answers late.
+    KafkaSlow,
+    /// A producer that nobody polls.
+    KafkaNotPolled,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::SqNotFlushed, Self::FdExhausted, Self::RuntimeBlocked, Self::ProcessStopped];
+    pub const ALL: [Self; 8] = [
+        Self::SqNotFlushed,
+        Self::FdExhausted,
+        Self::RuntimeBlocked,
+        Self::ProcessStopped,
+        Self::KafkaQueueFull,
+        Self::KafkaUnreachable,
+        Self::KafkaSlow,
+        Self::KafkaNotPolled,
+    ];
 
     /// The number on the heartbeat page (0 means none).
     pub const fn code(self) -> u64 {
@@ -89,6 +105,10 @@ impl Fault {
             Self::FdExhausted => 2,
             Self::RuntimeBlocked => 3,
             Self::ProcessStopped => 4,
+            Self::KafkaQueueFull => 5,
+            Self::KafkaUnreachable => 6,
+            Self::KafkaSlow => 7,
+            Self::KafkaNotPolled => 8,
         }
     }
 
@@ -99,6 +119,10 @@ impl Fault {
             2 => Some(Self::FdExhausted),
             3 => Some(Self::RuntimeBlocked),
             4 => Some(Self::ProcessStopped),
+            5 => Some(Self::KafkaQueueFull),
+            6 => Some(Self::KafkaUnreachable),
+            7 => Some(Self::KafkaSlow),
+            8 => Some(Self::KafkaNotPolled),
             _ => None,
         }
     }
@@ -110,6 +134,33 @@ impl Fault {
             Self::FdExhausted => "fd-exhausted",
             Self::RuntimeBlocked => "runtime-blocked",
             Self::ProcessStopped => "process-stopped",
+            Self::KafkaQueueFull => "kafka-queue-full",
+            Self::KafkaUnreachable => "kafka-unreachable",
+            Self::KafkaSlow => "kafka-slow",
+            Self::KafkaNotPolled => "kafka-not-polled",
         }
+    }
+
+    /// Whether it is made with the Kafka broker or producer of the server.
+    pub const fn is_of_kafka(self) -> bool {
+        matches!(
+            self,
+            Self::KafkaQueueFull | Self::KafkaUnreachable | Self::KafkaSlow | Self::KafkaNotPolled
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_has_a_number_and_a_name_of_its_own() {
+        for fault in Fault::ALL {
+            assert_eq!(Fault::from_code(fault.code()), Some(fault));
+            let same = |other: &&Fault| other.id() == fault.id();
+            assert_eq!(Fault::ALL.iter().filter(same).count(), 1);
+        }
+        assert_eq!(Fault::from_code(0), None);
     }
 }

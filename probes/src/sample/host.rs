@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// From the cgroup v2 of the process.
+/// From the cgroup of the process: version 2, or the controllers `cpu` and `freezer` of version 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupRaw {
-    /// `cgroup.events: frozen`.
+    /// `cgroup.events: frozen`, or `freezer.state` of version 1.
     pub frozen: Option<bool>,
     /// `cpu.stat: nr_throttled`.
     pub nr_throttled: Option<u64>,
-    /// `cpu.stat: throttled_usec`.
+    /// `cpu.stat: throttled_usec` (`throttled_time`, in ns, of version 1).
     pub throttled_usec: Option<u64>,
     /// `cpu.stat: nr_periods`.
     pub nr_periods: Option<u64>,

@@ -16,7 +16,7 @@ mod watcher;
 
 use serde::{Deserialize, Serialize};
 
-pub use active::{ActiveOutcome, ActiveRaw};
+pub use active::{ActiveHow, ActiveOutcome, ActivePlan, ActiveRaw};
 pub use epoll::EpollRaw;
 pub use fds::{FdKindsRaw, FdLimitRaw, FdsRaw};
 pub use heartbeat::{Fault, FaultRaw, HeartbeatRaw};

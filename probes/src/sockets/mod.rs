@@ -6,9 +6,10 @@
 //! A socket of one namespace answers for that namespace wherever it is used from, so a foreign
 //! one is entered once, by a short-lived thread that makes the socket there.
 
+mod answers;
 mod diag;
 mod filter;
-mod netns;
+pub(crate) mod netns;
 mod peers;
 pub mod procnet;
 mod tally;
@@ -44,12 +45,15 @@ pub struct Wanted<'a> {
     /// here and in the kernel, which fills one datagram at a time; those that the filter leaves out
     /// cost it a comparison and are not among them.
     pub sockets_max: usize,
+    /// Whether to tell which accepted connections wait for an answer: the kernel then sends the
+    /// `tcp_info` of every socket that passes the filter, which is dearer.
+    pub answers: bool,
 }
 
 impl<'a> Wanted<'a> {
-    /// As many sockets as there may be, and no one's own.
+    /// As many sockets as there may be, no one's own, and no answers.
     pub const fn new(served_ports: &'a [u16], range: (u16, u16)) -> Self {
-        Self { served_ports, range, own_inodes: None, sockets_max: DUMP_MAX }
+        Self { served_ports, range, own_inodes: None, sockets_max: DUMP_MAX, answers: false }
     }
 
     fn takes(&self, local_port: u16) -> bool {
@@ -96,6 +100,8 @@ struct Outgoing {
     interface: u32,
     inode: u32,
     unsent: u32,
+    /// The other side has closed it, this one has not (CLOSE_WAIT).
+    is_given_up: bool,
 }
 
 /// The ephemeral ports of the namespace that process `pid` lives in, both ends included.

@@ -84,6 +84,7 @@ mod tests {
             interface: 0,
             inode,
             unsent,
+            is_given_up: false,
         }
     }
 
@@ -141,6 +142,7 @@ mod tests {
             interface: 0,
             drops: None,
             info: Some(info),
+            traffic: None,
         };
         let mut peers = Peers::default();
         let found = (1..=6).map(|inode| outgoing(inode, 0)).collect();

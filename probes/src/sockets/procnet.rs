@@ -54,9 +54,10 @@ pub fn listeners(proc_root: &Path, pid: i32) -> Reading<Vec<ListenerRaw>> {
     walked.map(|_| found)
 }
 
-/// What [`Diag::connections`](super::Diag::connections) counts. Its peers cannot be refreshed
-/// without `inet_diag`.
+/// What [`Diag::connections`](super::Diag::connections) counts, but for the answers, which the text
+/// does not tell. Its peers cannot be refreshed without `inet_diag`.
 pub fn connections(proc_root: &Path, pid: i32, wanted: &Wanted<'_>) -> Reading<Census> {
+    let wanted = &Wanted { answers: false, ..*wanted };
     let mut count = CensusCount::new(wanted);
     let mut once = Once::default();
     let walked = walk(proc_root, pid, &mut |socket| {
@@ -72,8 +73,9 @@ pub fn connections(proc_root: &Path, pid: i32, wanted: &Wanted<'_>) -> Reading<C
     })
 }
 
-/// What [`Diag::connections_alive`](super::Diag::connections_alive) counts.
+/// What [`Diag::connections_alive`](super::Diag::connections_alive) counts, but for the answers.
 pub fn connections_alive(proc_root: &Path, pid: i32, wanted: &Wanted<'_>) -> Reading<Alive> {
+    let wanted = &Wanted { answers: false, ..*wanted };
     let mut count = ServedCount::new(wanted);
     let mut once = Once::default();
     let walked = walk(proc_root, pid, &mut |socket| {
@@ -118,6 +120,7 @@ fn socket(entry: &TcpNetEntry) -> Option<Socket> {
         interface: 0,
         drops: None,
         info: None,
+        traffic: None,
     })
 }
 

@@ -27,10 +27,10 @@ fn child_that_listens() {
 }
 
 /// A named network namespace that is removed with the value.
-struct Netns(String);
+pub struct Netns(pub String);
 
 impl Netns {
-    fn make(purpose: &str) -> Option<Self> {
+    pub fn make(purpose: &str) -> Option<Self> {
         let name = format!("stallscope-{purpose}-{}", own_pid());
         let made = ip(&["netns", "add", &name]) && ip(&["-n", &name, "link", "set", "lo", "up"]);
         // Dropped, and so removed, also when only the second step failed.
@@ -45,7 +45,7 @@ impl Drop for Netns {
     }
 }
 
-fn ip(arguments: &[&str]) -> bool {
+pub fn ip(arguments: &[&str]) -> bool {
     let quiet = std::process::Stdio::null;
     let status = Command::new("ip").args(arguments).stdout(quiet()).stderr(quiet()).status();
     status.is_ok_and(|status| status.success())

@@ -2,9 +2,12 @@
 #![expect(clippy::disallowed_methods, reason = "the witnesses read /proc themselves")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod answers;
 mod child;
+mod epolls;
 mod fds;
 mod foreign;
+mod limits;
 mod peers;
 mod rights;
 mod ring_life;

@@ -136,6 +136,17 @@ fn a_peer_that_does_not_answer_is_seen_while_connecting() {
 }
 
 #[test]
+fn a_peer_that_has_closed_is_seen_until_the_target_closes_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    drop(listener.accept().unwrap());
+    let mut watcher = Watcher::new();
+    let inode = inode_of(&client);
+    until("CLOSE_WAIT", || (watcher.finds(&[inode])[0].state == TcpState::CloseWait).then_some(()));
+    assert_eq!(watcher.sees()[0].state, TcpState::CloseWait);
+}
+
+#[test]
 fn both_ip_versions_and_ipv4_within_ipv6() {
     let Ok(listener) = TcpListener::bind("[::]:0") else {
         println!("did not run: no IPv6 here");

@@ -203,7 +203,9 @@ pub fn producer(now: &Model) -> Producer {
 
 fn owes(peer: &PeerModel) -> bool {
     let Some(info) = peer.raw.info else { return peer.raw.state == TcpState::SynSent };
-    let unanswered = info.last_received_ms > info.last_sent_ms.saturating_add(BROKER_OWES_MS);
+    // Sent after what came last, and nothing has come since.
+    let unanswered =
+        info.last_received_ms > info.last_sent_ms && info.last_sent_ms >= BROKER_OWES_MS;
     let stuck = peer.raw.unsent_bytes > 0 && info.last_received_ms > 2 * BROKER_OWES_MS;
     unanswered || stuck || info.retransmits >= RETRANSMITS_IN_A_ROW
 }

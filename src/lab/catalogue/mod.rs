@@ -4,6 +4,7 @@ mod healthy;
 mod kafka;
 mod network;
 mod runtime;
+mod served;
 
 use std::time::Duration;
 
@@ -92,9 +93,15 @@ pub enum Need {
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    [runtime::SCENARIOS, network::SCENARIOS, kafka::SCENARIOS, healthy::SCENARIOS]
-        .into_iter()
-        .flatten()
+    [
+        runtime::SCENARIOS,
+        network::SCENARIOS,
+        kafka::SCENARIOS,
+        healthy::SCENARIOS,
+        served::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The scenario of this name.

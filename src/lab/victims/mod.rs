@@ -4,7 +4,7 @@
 
 mod healthy;
 mod kafka;
-mod network;
+pub mod network;
 mod runtime;
 
 use std::fs::File;

@@ -57,7 +57,12 @@ fn title(app: &App, theme: Theme) -> (String, Style) {
                 }
                 (None, None) => String::from("since before watching began"),
             };
-            (format!(" STALLED {since}   {}", named(verdict)), theme.bar_bad())
+            let partly = if onset.as_ref().is_some_and(|onset| onset.partial.is_some()) {
+                "PARTLY "
+            } else {
+                ""
+            };
+            (format!(" {partly}STALLED {since}   {}", named(verdict)), theme.bar_bad())
         }
         Health::Recovered { at_ns, stalled_ms, verdict } => {
             let was = verdict.as_ref().map_or(String::from("no cause was named"), named);
@@ -94,14 +99,21 @@ fn since(onset: &Onset, anchor: Anchor, now_ns: Option<u64>) -> String {
 fn below(app: &App, width: u16, rows: usize, theme: Theme) -> Vec<Line<'static>> {
     let health = &app.view().health;
     if let Some(verdict) = health.verdict() {
-        return of_verdict(verdict, app.info().anchor, width, rows, theme);
+        let partial = health.onset().and_then(|onset| onset.partial.as_deref());
+        return of_verdict(verdict, partial, app.info().anchor, width, rows, theme);
     }
     let sentences = match health {
-        Health::Suspect(onset) => vec![
-            format!("waiting: {}", onset.demand),
-            format!("last progress: {}", onset.last_progress),
-            format!("noticed at {} UTC", app.info().anchor.clock_time(onset.detected_ns)),
-        ],
+        Health::Suspect(onset) => {
+            let mut sentences = vec![
+                format!("waiting: {}", onset.demand),
+                format!("last progress: {}", onset.last_progress),
+                format!("noticed at {} UTC", app.info().anchor.clock_time(onset.detected_ns)),
+            ];
+            if let Some(partial) = &onset.partial {
+                sentences.insert(1, partial_words(partial));
+            }
+            sentences
+        }
         Health::Recovered { .. } => vec![String::from("It ended before a cause was named.")],
         _ => vec![String::from(
             "The first one needs a few ticks and enough readings (a: what is absent).",
@@ -115,19 +127,31 @@ fn below(app: &App, width: u16, rows: usize, theme: Theme) -> Vec<Line<'static>>
         .collect()
 }
 
+/// `still works: connections that were accepted before are answered`.
+pub(super) fn partial_words(partial: &str) -> String {
+    format!("still works: {partial}")
+}
+
 fn of_verdict(
     verdict: &Verdict,
+    partial: Option<&str>,
     anchor: Anchor,
     width: u16,
     rows: usize,
     theme: Theme,
 ) -> Vec<Line<'static>> {
     let columns = usize::from(width).saturating_sub(2);
-    let lines_max = SUMMARY_LINES_MAX.min(rows.saturating_sub(1).max(1));
+    // Of a stall that is partial only, what goes on is as much news as what does not.
+    let others = 1 + usize::from(partial.is_some());
+    let lines_max = SUMMARY_LINES_MAX.min(rows.saturating_sub(others).max(1));
     let mut lines: Vec<_> = text::wrap(&verdict.summary, columns, lines_max)
         .into_iter()
         .map(|line| Line::styled(format!(" {line}"), theme.plain()))
         .collect();
+    if let Some(partial) = partial {
+        let said = text::fit(&partial_words(partial), columns);
+        lines.push(Line::styled(format!(" {said}"), theme.good()));
+    }
     // On a small screen the evidence itself is worth more.
     let rests_on = (rows >= RESTS_ON_ROWS_MIN && !verdict.rests_on.is_empty())
         .then(|| Row::new(width).gap(1).text(&rests_on_words(verdict), theme.label()).done());

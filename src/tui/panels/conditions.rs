@@ -29,8 +29,12 @@ pub fn lines(app: &App, width: u16, theme: Theme) -> Vec<Line<'static>> {
         }
     }
     if let Some(model) = &app.view().model {
+        shared(&mut page, model);
         page.heading("The watcher itself");
-        page.list(super::watcher::sentences(&model.watcher).into_iter());
+        let probe = model.active.got().map(|raw| {
+            format!("its own connections: {}", super::active::words(raw, Some(model.at_ns)))
+        });
+        page.list(super::watcher::sentences(&model.watcher).into_iter().chain(probe));
     }
     page.heading("Target");
     target(&mut page, app);
@@ -41,6 +45,27 @@ pub fn lines(app: &App, width: u16, theme: Theme) -> Vec<Line<'static>> {
         page.list(recording.losses.iter().cloned());
     }
     page.lines
+}
+
+/// Tables that others fill too, and what the event loop watches.
+fn shared(page: &mut Text, model: &Model) {
+    let tables = model.tables.got().map_or_else(Vec::new, super::limits::tables);
+    let tables = tables.iter().filter_map(|table| table.words().into_iter().next());
+    let epolls = model.epolls.got().into_iter().flat_map(|epolls| epolls.iter());
+    let epolls = epolls.map(|epoll| {
+        let asks = epoll.listeners.iter().filter(|(_, asks)| *asks).count();
+        let mute = epoll.listeners.len() - asks;
+        let mute = if mute > 0 { format!(" ({mute} more without asking)") } else { String::new() };
+        format!(
+            "epoll {} watches {} fds, {asks} listeners among them{mute}",
+            epoll.fd, epoll.watched
+        )
+    });
+    let entries: Vec<String> = tables.chain(epolls).collect();
+    if !entries.is_empty() {
+        page.heading("Shared tables, epoll sets");
+        page.list(entries.into_iter());
+    }
 }
 
 fn target(page: &mut Text, app: &App) {
@@ -106,6 +131,12 @@ fn absences(model: &Model) -> Vec<(String, Vec<String>)> {
     found.note("cgroup limits", &model.cgroup);
     found.note("pressure", &model.pressure);
     found.note("fd census", &model.fd_kinds);
+    found.look("shared tables", &model.tables, |found, tables| {
+        found.note("file table", &tables.files);
+        found.note("connection tracking", &tables.conntrack);
+    });
+    found.note("epoll sets", &model.epolls);
+    found.note("active probe", &model.active);
     found.look("outgoing connections", &model.peers, |found, peers| {
         for peer in peers.iter() {
             found.note("segments sent again", &peer.retransmitted_new);

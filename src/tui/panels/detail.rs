@@ -6,6 +6,12 @@
 //!  noticed   12:00:02.600 UTC
 //!  17 entries wait …
 //!
+//!  In order
+//!   12:00:01.900 cause        the task that never waits began
+//!   12:00:02.000 consequence  17 entries wait in ring 9
+//!  What can no longer be known
+//!   · …
+//!
 //!  Evidence, strongest first
 //!   · ring 9 unsubmitted entries: 17 entries, since 12:00:02.000
 //!  rests on: ring memory
@@ -25,8 +31,9 @@ use super::super::theme::Theme;
 use super::super::{text, units};
 use super::banner::{evidence_words, rests_on_words};
 use crate::detect::{Onset, StallKind};
-use crate::diagnose::verdict::Verdict;
+use crate::diagnose::verdict::{Part, Verdict};
 use crate::watch::event::Anchor;
+use crate::watch::words;
 
 /// Lines one entry may take.
 const ENTRY_LINES_MAX: usize = 12;
@@ -90,6 +97,9 @@ impl Text {
         self.entry("what stopped   ", kind_words(onset.kind), plain);
         self.entry("waiting        ", &onset.demand, plain);
         self.entry("last progress  ", &onset.last_progress, plain);
+        if let Some(partial) = &onset.partial {
+            self.entry("still works    ", partial, self.theme.good());
+        }
     }
 
     fn verdict(&mut self, verdict: &Verdict, onset: Option<&Onset>, anchor: Anchor) {
@@ -106,6 +116,12 @@ impl Text {
         }
         let reached = format!("{} UTC", anchor.clock_time(verdict.detected_ns));
         self.entry("verdict        ", &reached, plain);
+        self.chain(verdict, anchor);
+        let unknowable = words::unknowable(verdict, anchor);
+        if !unknowable.is_empty() {
+            self.heading("What can no longer be known");
+            self.list(unknowable.into_iter().map(str::to_owned));
+        }
         self.heading("Evidence, strongest first");
         self.list(verdict.evidence.iter().map(|evidence| evidence_words(evidence, anchor)));
         if !verdict.rests_on.is_empty() {
@@ -121,6 +137,22 @@ impl Text {
         self.list(out.map(|out| format!("{}: {}", out.cause.id(), out.because)));
         self.heading("What to do");
         self.list(verdict.next.iter().cloned());
+    }
+
+    /// What happened, in its order: what led to the stall, and what came of it.
+    fn chain(&mut self, verdict: &Verdict, anchor: Anchor) {
+        if verdict.chain.is_empty() {
+            return;
+        }
+        self.heading("In order");
+        for link in &verdict.chain {
+            let mark = format!("{} {:12} ", anchor.clock_time(link.at_ns), words::part(link.part));
+            let style = match link.part {
+                Part::Cause => self.theme.bad(),
+                Part::Consequence => self.theme.plain(),
+            };
+            self.entry(&mark, &link.what, style);
+        }
     }
 
     pub fn list(&mut self, entries: impl Iterator<Item = String>) {

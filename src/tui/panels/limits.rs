@@ -7,35 +7,105 @@
 //! cpu   0.98 cores  34 MiB  12 threads  ▂▃▅▆▇█
 //!       52 sockets, 1 ring, 4 files
 //!       most to 10.0.0.7:9092: 800 ports
+//!       conntrack 99 % full: 260000/262144
 //! ```
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::Line;
 use stallscope_probes::Reading;
-use stallscope_probes::sample::FdKindsRaw;
+use stallscope_probes::sample::{FdKindsRaw, TablesRaw};
 
 use super::super::app::App;
 use super::super::history::Track;
 use super::super::theme::Theme;
 use super::super::{text, units};
-use super::{Row, absent, gauge, panel, put, spark, spark_span};
+use super::{Row, absent, gauge, panel_styled, put, spark, spark_span};
 use crate::model::{FdsModel, Model, PortsModel, ProcessModel};
 
 /// Columns of the word in front.
 const LABEL: usize = 6;
+/// From here on a table that others fill too is worth a word.
+const TABLE_FULL_WARN: f64 = 0.7;
 
 /// Draws it.
 pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
     let interval_ms = app.info().environment.interval_ms;
-    let title = format!("Limits, {}", spark_span(interval_ms));
-    let inner = panel(buffer, area, &title, false, theme);
+    let full = app.view().model.as_ref().map_or_else(Vec::new, |model| full_tables(model));
+    let (title, mark) = title(&full, interval_ms, theme);
+    let inner = panel_styled(buffer, area, &title, mark, theme);
     let Some(model) = &app.view().model else { return };
     let sheet = Sheet { app, width: inner.width, interval_ms, theme };
     let mut lines = vec![sheet.fds(&model.fds), sheet.ports(&model.ports)];
     lines.push(sheet.process(&model.process));
+    lines.extend(full.iter().map(|table| {
+        sheet.row("").first_that_fits(&table.words(), theme.fill(table.used_ratio())).done()
+    }));
     lines.extend(sheet.more(model));
     put(buffer, inner, &lines, 0);
+}
+
+/// A small screen has no line to spare, but for the title.
+fn title(full: &[Table], interval_ms: u64, theme: Theme) -> (String, (&'static str, Style)) {
+    if full.is_empty() {
+        return (format!("Limits, {}", spark_span(interval_ms)), ("─", theme.title()));
+    }
+    let tables: Vec<String> = full
+        .iter()
+        .map(|table| format!("{} {}", table.name, units::percent(table.used_ratio())))
+        .collect();
+    let style = full.iter().map(Table::used_ratio).fold(0.0, f64::max);
+    (format!("Limits: {} full", tables.join(", ")), ("!", theme.fill(style.max(0.8))))
+}
+
+/// A table that others fill too.
+pub(super) struct Table {
+    name: &'static str,
+    used: u64,
+    max: u64,
+    /// What it has turned away, or who need not mind.
+    more: String,
+}
+
+impl Table {
+    fn used_ratio(&self) -> f64 {
+        if self.max == 0 { 0.0 } else { self.used as f64 / self.max as f64 }
+    }
+
+    /// The longest words first.
+    pub(super) fn words(&self) -> Vec<String> {
+        let (used, max) = (units::count(self.used), units::count(self.max));
+        let short = format!("{} {} full", self.name, units::percent(self.used_ratio()));
+        let counts = format!("{short}: {used}/{max}");
+        vec![format!("{counts}{}", self.more), counts, short]
+    }
+}
+
+/// Those that could be read.
+pub(super) fn tables(tables: &TablesRaw) -> Vec<Table> {
+    let files = tables.files.got().map(|files| Table {
+        name: "file table",
+        used: files.open,
+        max: files.max,
+        more: match files.exempt {
+            Some(true) => String::from(", but this process may go beyond"),
+            Some(false) | None => String::new(),
+        },
+    });
+    let conntrack = tables.conntrack.got().map(|table| Table {
+        name: "conntrack",
+        used: table.entries.into(),
+        max: table.max.into(),
+        more: format!(", {} dropped so far", units::count(table.drops)),
+    });
+    files.into_iter().chain(conntrack).collect()
+}
+
+fn full_tables(model: &Model) -> Vec<Table> {
+    let mut full = model.tables.got().map_or_else(Vec::new, tables);
+    full.retain(|table| table.used_ratio() > TABLE_FULL_WARN);
+    full
 }
 
 struct Sheet<'a> {

@@ -43,6 +43,7 @@ fn kind(kind: LogKind, theme: Theme) -> (&'static str, Style) {
         LogKind::Onset => ("onset", theme.warn()),
         LogKind::Verdict => ("verdict", theme.title()),
         LogKind::Recovered => ("recovered", theme.good()),
+        LogKind::Forecast => ("forecast", theme.warn()),
         LogKind::Note => ("note", theme.label()),
     }
 }

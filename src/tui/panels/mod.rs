@@ -1,6 +1,7 @@
 //! One file per panel. Each makes lines from the view; what is common to them is here.
 
 pub mod accept;
+pub mod active;
 pub mod banner;
 pub mod conditions;
 pub mod detail;

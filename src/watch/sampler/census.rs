@@ -19,6 +19,9 @@ const SLICE_NOW_NS: u64 = 50 * MS;
 /// Without a sign of change a census is taken anew after this long: an fd may have been closed and
 /// another opened between two ticks.
 const AT_LEAST_EVERY_NS: u64 = 10_000 * MS;
+/// The same on suspicion: a client that tries again and again to connect has a socket of another
+/// inode each time, and as many fds as before.
+const AT_LEAST_NOW_EVERY_NS: u64 = 1_000 * MS;
 
 /// The last census, and the next one under way.
 #[derive(Debug)]
@@ -57,7 +60,8 @@ impl FdCensus {
         let hurry = first || changed || ask.suspicious;
         if !self.walk.under_way() {
             let now_ns = now_ns();
-            let old = now_ns.saturating_sub(self.begin_ns) >= AT_LEAST_EVERY_NS;
+            let every_ns = if ask.suspicious { AT_LEAST_NOW_EVERY_NS } else { AT_LEAST_EVERY_NS };
+            let old = now_ns.saturating_sub(self.begin_ns) >= every_ns;
             let stale = first || changed || old || open.is_none() || open != self.open;
             let ask = Ask { suspicious: hurry, ..ask };
             if !stale || !paces.is_due(ProbeId::FdCensus, ask) {

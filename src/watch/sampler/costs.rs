@@ -10,25 +10,43 @@ use crate::watch::pace::Pace;
 /// The paces of the probes that are not read at every tick, and what they took in this one.
 #[derive(Debug)]
 pub(super) struct Paces {
-    paces: Vec<(ProbeId, Pace)>,
+    paces: Vec<Paced>,
     dear_ns: u64,
+}
+
+#[derive(Debug)]
+struct Paced {
+    probe: ProbeId,
+    pace: Pace,
+    /// On suspicion not oftener than this, ns.
+    hurry_ns: u64,
+    begin_ns: u64,
 }
 
 const MS: u64 = 1_000_000;
 
-/// Per probe: every how often at most, and what it may take of the budget, percent. Together they
-/// leave more than half of it to what is read at every tick, to judging, and to savings.
-const PACES: [(ProbeId, u64, u64); 8] = [
+/// A tick comes a little early or late: half a millisecond must not cost a whole tick.
+const SLACK_NS: u64 = MS / 2;
+
+/// Per probe: every how often at most, what it may take of the budget, percent, and every how often
+/// at most on suspicion. The shares together leave nearly half of it to what is read at every tick, to
+/// judging, and to savings.
+const PACES: [(ProbeId, u64, u64, u64); 10] = [
     // At every tick as long as they are as cheap as they should be.
-    (ProbeId::Listeners, 0, 15),
-    (ProbeId::Threads, 0, 20),
-    (ProbeId::FdCensus, 250 * MS, 5),
-    (ProbeId::Connections, 1_000 * MS, 5),
-    (ProbeId::Peers, 500 * MS, 3),
+    (ProbeId::Listeners, 0, 15, 0),
+    (ProbeId::Threads, 0, 20, 0),
+    (ProbeId::FdCensus, 250 * MS, 5, 0),
+    // The walk alone takes half a millisecond: at every tick it would use up the savings within half
+    // a minute, and a stall that lasts longer would be looked at once a second.
+    (ProbeId::Connections, 1_000 * MS, 5, 200 * MS),
+    (ProbeId::Peers, 500 * MS, 3, 200 * MS),
     // Takes the ring's lock: never oftener than this unless something is wrong.
-    (ProbeId::RingFdinfo, 2_000 * MS, 3),
-    (ProbeId::Counters, 500 * MS, 5),
-    (ProbeId::Cgroup, 500 * MS, 3),
+    (ProbeId::RingFdinfo, 2_000 * MS, 3, 0),
+    (ProbeId::Counters, 500 * MS, 5, 0),
+    (ProbeId::Cgroup, 500 * MS, 3, 100 * MS),
+    (ProbeId::Tables, 1_000 * MS, 2, 250 * MS),
+    // Takes the mutex of the instance that the event loop waits on.
+    (ProbeId::Epolls, 500 * MS, 2, 500 * MS),
 ];
 
 /// On suspicion a probe may take one part in this many of the time, while there are savings.
@@ -43,8 +61,12 @@ pub(super) struct Ask<'a> {
 
 impl Paces {
     pub(super) fn new() -> Self {
-        let paces =
-            PACES.iter().map(|(probe, every_ns, share)| (*probe, Pace::new(*every_ns, *share)));
+        let paces = PACES.iter().map(|(probe, every_ns, share, hurry_ns)| Paced {
+            probe: *probe,
+            pace: Pace::new(*every_ns, *share),
+            hurry_ns: *hurry_ns,
+            begin_ns: 0,
+        });
         Self { paces: paces.collect(), dear_ns: 0 }
     }
 
@@ -59,13 +81,16 @@ impl Paces {
     }
 
     pub(super) fn is_due(&self, probe: ProbeId, ask: Ask<'_>) -> bool {
-        let Some(pace) = self.find(probe) else { return true };
+        let Some(paced) = self.paces.iter().find(|paced| paced.probe == probe) else {
+            return true;
+        };
         let now_ns = now_ns();
-        if ask.suspicious {
-            pace.is_due_on_suspicion(now_ns, ask.budget, SUSPICIOUS_REST)
-        } else {
-            pace.is_due(now_ns)
+        if !ask.suspicious {
+            return paced.pace.is_due(now_ns);
         }
+        let since_ns = now_ns.saturating_sub(paced.begin_ns).saturating_add(SLACK_NS);
+        since_ns >= paced.hurry_ns
+            && paced.pace.is_due_on_suspicion(now_ns, ask.budget, SUSPICIOUS_REST)
     }
 
     /// Reads, and paces the probe by what that cost.
@@ -83,8 +108,9 @@ impl Paces {
 
     /// Paces a probe by what a read that began at `begin_ns` cost in all.
     pub(super) fn was_read(&mut self, probe: ProbeId, ask: Ask<'_>, begin_ns: u64, cost_ns: u64) {
-        if let Some((_, pace)) = self.paces.iter_mut().find(|(known, _)| *known == probe) {
-            pace.was_read(begin_ns, cost_ns, ask.budget);
+        if let Some(paced) = self.paces.iter_mut().find(|paced| paced.probe == probe) {
+            paced.pace.was_read(begin_ns, cost_ns, ask.budget);
+            paced.begin_ns = begin_ns;
         }
     }
 
@@ -94,17 +120,13 @@ impl Paces {
     }
 
     pub(super) fn costs(&self) -> Vec<ProbeCostRaw> {
-        let read = self.paces.iter().filter(|(_, pace)| pace.cost_ns() > 0);
-        let cost = |(probe, pace): &(ProbeId, Pace)| ProbeCostRaw {
-            probe: *probe,
-            cost_ns: pace.cost_ns(),
-            every_ns: pace.present_every_ns(),
+        let read = self.paces.iter().filter(|paced| paced.pace.cost_ns() > 0);
+        let cost = |paced: &Paced| ProbeCostRaw {
+            probe: paced.probe,
+            cost_ns: paced.pace.cost_ns(),
+            every_ns: paced.pace.present_every_ns(),
         };
         read.map(cost).collect()
-    }
-
-    fn find(&self, probe: ProbeId) -> Option<&Pace> {
-        self.paces.iter().find(|(known, _)| *known == probe).map(|(_, pace)| pace)
     }
 }
 
@@ -120,4 +142,39 @@ pub(super) fn timed<T>(read: impl FnOnce() -> Reading<T>) -> Probe<T> {
     let begin_ns = now_ns();
     let reading = read();
     Probe { begin_ns, end_ns: now_ns(), reading }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suspicion_hurries_a_cheap_probe_but_not_beyond_its_own_pace() {
+        let budget = Budget::new(10_000, 0);
+        let (calm, hurried) = (false, true);
+        let ask = |suspicious| Ask { suspicious, budget: &budget };
+        let mut paces = Paces::new();
+        assert!(paces.is_due(ProbeId::Epolls, ask(hurried)), "never read");
+        let cost_ns = MS / 100;
+        // Since the last read, what asks, whether it is due.
+        for (probe, ago_ns, suspicious, due) in [
+            (ProbeId::Connections, 900 * MS, calm, false),
+            (ProbeId::Connections, 1_100 * MS, calm, true),
+            (ProbeId::Connections, 150 * MS, hurried, false),
+            (ProbeId::Connections, 200 * MS, hurried, true),
+            (ProbeId::Epolls, 400 * MS, hurried, false),
+            (ProbeId::Epolls, 500 * MS, hurried, true),
+            (ProbeId::Listeners, 10 * MS, hurried, true),
+        ] {
+            let begin_ns = now_ns().saturating_sub(ago_ns);
+            paces.was_read(probe, ask(calm), begin_ns, cost_ns);
+            assert_eq!(paces.is_due(probe, ask(suspicious)), due, "{probe:?} {ago_ns}");
+        }
+    }
+
+    #[test]
+    fn the_shares_leave_something_to_what_is_read_at_every_tick() {
+        let shares: u64 = PACES.iter().map(|(_, _, share, _)| share).sum();
+        assert!(shares <= 65, "{shares} percent");
+    }
 }

@@ -7,6 +7,7 @@
 mod census;
 mod costs;
 mod network;
+mod shared;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,8 +16,8 @@ use stallscope_probes::heartbeat::PageReader;
 use stallscope_probes::pidfd::PidFd;
 use stallscope_probes::ring::{RingAccess, Rings};
 use stallscope_probes::sample::{
-    CgroupRaw, FdsRaw, HeartbeatRaw, PressureRaw, ProbeCostRaw, ProbeId, ProcessRaw, RingRaw,
-    Sample, TcpRaw, ThreadRaw, WatcherRaw,
+    ActiveRaw, CgroupRaw, FdsRaw, HeartbeatRaw, PressureRaw, ProbeCostRaw, ProbeId, ProcessRaw,
+    RingRaw, Sample, TcpRaw, ThreadRaw, WatcherRaw,
 };
 use stallscope_probes::{
     Probe, Reading, Why, cgroup, fds, heartbeat, netstat, own, pressure, process, threads,
@@ -25,6 +26,8 @@ use stallscope_probes::{
 use self::census::FdCensus;
 use self::costs::{Ask, Paces, costed, timed};
 use self::network::Network;
+use self::shared::Shared;
+use super::active::{self, ActiveProbe};
 use super::budget::Budget;
 use super::clock::{now_ns, process_cpu_ns, thread_cpu_ns};
 use super::session::Probes;
@@ -83,6 +86,8 @@ pub struct Sampler {
     cgroup: Probe<CgroupRaw>,
     pressure_watch: pressure::Watch,
     pressure: Probe<PressureRaw>,
+    shared: Shared,
+    active: Option<ActiveProbe>,
     own: (u64, Option<u64>, Option<u64>),
     fast_cost_ns: u64,
     seq: u64,
@@ -118,6 +123,8 @@ impl Sampler {
             cgroup: Probe::not_sampled("not read yet"),
             pressure_watch: pressure::Watch::new(&proc_root, cgroup_root, pid),
             pressure: Probe::not_sampled("not read yet"),
+            shared: Shared::new(&proc_root, pid),
+            active: None,
             own: (0, None, None),
             fast_cost_ns: 0,
             seq: 0,
@@ -127,6 +134,11 @@ impl Sampler {
             start_time_ticks,
             probes,
         }
+    }
+
+    /// Makes connections of its own from now on.
+    pub fn probe_actively(&mut self, plan: active::Plan) {
+        self.active = Some(ActiveProbe::new(plan, &self.proc_root, self.pid));
     }
 
     /// Whether the target lives in another network namespace.
@@ -161,6 +173,9 @@ impl Sampler {
     pub fn release(&mut self) {
         self.rings.release();
         self.network.release();
+        if let Some(active) = &mut self.active {
+            active.release();
+        }
     }
 
     /// Reads everything that is due.
@@ -189,6 +204,8 @@ impl Sampler {
         self.read_threads(due, process.got().map(|process| process.threads));
         self.network.read_sockets(&self.census.last, &mut self.paces, ask);
         self.network.read_peers(&self.census.last, &mut self.paces, ask);
+        let listeners = self.network.own_listeners();
+        self.shared.read_epolls(&self.census.last, &listeners, &mut self.paces, ask);
         self.read_host(ask);
         let watcher = self.watcher(due);
         let seq = self.seq;
@@ -209,9 +226,9 @@ impl Sampler {
             peers: self.network.peers.clone(),
             cgroup: self.cgroup.clone(),
             pressure: self.pressure.clone(),
-            tables: Probe::not_sampled("not read yet"),
-            epolls: Probe::not_sampled("not read yet"),
-            active: Probe::not_sampled("not asked for"),
+            tables: self.shared.tables.clone(),
+            epolls: self.shared.epolls.clone(),
+            active: self.read_active(due.suspicious),
             watcher,
         }
     }
@@ -330,6 +347,17 @@ impl Sampler {
             self.paces.pay(cost_ns);
             self.paces.was_read(ProbeId::Cgroup, ask, cgroup.begin_ns, cost_ns);
             (self.cgroup, self.pressure) = (cgroup, pressure);
+        }
+        self.shared.read_tables(&mut self.paces, ask);
+    }
+
+    fn read_active(&mut self, suspicious: bool) -> Probe<ActiveRaw> {
+        match &mut self.active {
+            Some(active) => active.tick(&self.network.listeners.reading, suspicious),
+            None => Probe {
+                reading: Reading::absent(Why::Unsupported, "not asked for"),
+                ..Probe::not_sampled("")
+            },
         }
     }
 

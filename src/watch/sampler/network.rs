@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use stallscope_probes::sample::{Holder, LISTENERS_MAX, ListenerRaw, PeerRaw, ProbeId, SocketsRaw};
+use stallscope_probes::sample::{
+    Holder, LISTENERS_MAX, ListenerRaw, PeerRaw, PortsRaw, ProbeId, SocketsRaw,
+};
 use stallscope_probes::sockets::{self, Diag, Peers, Tracker, Wanted, procnet};
 use stallscope_probes::{Probe, Reading, Why, fds};
 
@@ -39,13 +41,25 @@ enum Source {
     Procfs,
 }
 
+const MS: u64 = 1_000_000;
+
 /// A new listener is seen within this time.
-const DUMP_EVERY_NS: u64 = 1_000_000_000;
+const DUMP_EVERY_NS: u64 = 1_000 * MS;
+/// On suspicion a new listener, another process's on the same port perhaps, is seen within this time.
+const DUMP_NOW_EVERY_NS: u64 = 250 * MS;
 /// More listeners than this are cheaper to dump than to ask for one by one.
 const ASKED_ONE_BY_ONE_MAX: usize = 16;
 
-/// On suspicion the served ports alone are looked at, but not for longer than this.
-const WHOLE_EVERY_NS: u64 = 2_000_000_000;
+/// A census of no more sockets than this is cheap: it is taken whole, and with what tells which
+/// connections wait for an answer, always. Of more sockets answers are asked for on suspicion only.
+const FEW_SOCKETS_MAX: u32 = 2_000;
+/// With more sockets the served ports alone are looked at on suspicion, but not for longer than this.
+const WHOLE_EVERY_NS: u64 = 2_000 * MS;
+/// Once a destination has used up this share of the ephemeral ports, percent, the census keeps an
+/// eye on them: a server that makes a connection for each request fills the rest within a second.
+const PORTS_PRESSED_PERCENT: u64 = 70;
+/// So often then, suspicion or not, as long as there are savings.
+const PRESSED_EVERY_NS: u64 = 1_000 * MS;
 
 impl Network {
     pub(super) fn new(proc_root: &Path, pid: i32, port: Option<u16>, probes: Probes) -> Self {
@@ -129,7 +143,8 @@ impl Network {
     /// Asks for each known listener by its address; false when a dump is called for: the last one is
     /// old, or some listener is closed or shares its address.
     fn ask_listeners_again(&mut self, paces: &mut Paces, ask: Ask<'_>) -> bool {
-        let old = crate::watch::now_ns().saturating_sub(self.dumped_ns) >= DUMP_EVERY_NS;
+        let every_ns = if ask.suspicious { DUMP_NOW_EVERY_NS } else { DUMP_EVERY_NS };
+        let old = crate::watch::now_ns().saturating_sub(self.dumped_ns) >= every_ns;
         let (Source::Diag(Reading::Got(diag)), Some(known)) = (&self.from, self.listeners.got())
         else {
             return false;
@@ -150,15 +165,18 @@ impl Network {
         is_whole
     }
 
-    /// Reads connections and ephemeral ports when that is due; on suspicion the served ports alone,
-    /// which is cheaper.
+    /// Reads connections and ephemeral ports when that is due; of many sockets on suspicion those of
+    /// the served ports alone, which is cheaper.
     pub(super) fn read_sockets(
         &mut self,
         census: &Reading<fds::Census>,
         paces: &mut Paces,
         ask: Ask<'_>,
     ) {
-        if !paces.is_due(ProbeId::Connections, ask) {
+        let now_ns = crate::watch::now_ns();
+        let whole_age_ns = now_ns.saturating_sub(self.whole_ns);
+        let look = Look::choose(self.sockets.got(), whole_age_ns, ask.suspicious);
+        if !paces.is_due(ProbeId::Connections, Ask { suspicious: look.hurried, ..ask }) {
             return;
         }
         let range = match &self.range {
@@ -170,13 +188,10 @@ impl Network {
         };
         let ports = self.served_ports();
         let own_inodes = census.got().map(|census| &census.socket_inodes);
-        let wanted = Wanted { own_inodes, ..Wanted::new(&ports, range) };
+        let wanted = Wanted { own_inodes, answers: look.answers, ..Wanted::new(&ports, range) };
         let (proc_root, pid, from) = (&self.proc_root, self.pid, &self.from);
         let (tracker, followed) = (&mut self.tracker, &mut self.followed);
-        let now_ns = crate::watch::now_ns();
-        let recent = now_ns.saturating_sub(self.whole_ns) < WHOLE_EVERY_NS;
-        let before = self.sockets.got().filter(|_| ask.suspicious && recent);
-        self.sockets = if let Some(before) = before {
+        self.sockets = if let (false, Some(before)) = (look.whole, self.sockets.got()) {
             paces.read(ProbeId::Connections, ask, || {
                 let alive = match from {
                     Source::Diag(diag) => {
@@ -201,6 +216,13 @@ impl Network {
                 })
             })
         };
+    }
+
+    /// The inodes of the target's listeners, as far as it is known which are its own.
+    pub(super) fn own_listeners(&self) -> Vec<u32> {
+        let all = self.listeners.got().into_iter().flatten();
+        let own = all.filter(|listener| listener.holder == Holder::Target);
+        own.map(|listener| listener.inode).collect()
     }
 
     fn served_ports(&self) -> Vec<u16> {
@@ -237,6 +259,37 @@ impl Network {
             }
         };
     }
+}
+
+/// Which census to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    /// Whether the savings may be used for it.
+    hurried: bool,
+    /// With the ephemeral ports and the target's own connections, or the served ports alone.
+    whole: bool,
+    /// Whether to ask which connections wait for an answer.
+    answers: bool,
+}
+
+impl Look {
+    fn choose(last: Option<&SocketsRaw>, whole_age_ns: u64, suspicious: bool) -> Self {
+        let few = last.is_some_and(|raw| !raw.truncated && raw.total <= FEW_SOCKETS_MAX);
+        let pressed = last.is_some_and(|raw| is_pressed(&raw.ports));
+        Self {
+            hurried: suspicious || (pressed && whole_age_ns >= PRESSED_EVERY_NS),
+            whole: !suspicious || few || pressed || whole_age_ns >= WHOLE_EVERY_NS,
+            answers: suspicious || few,
+        }
+    }
+}
+
+/// Whether one destination uses most of the ephemeral ports.
+fn is_pressed(ports: &PortsRaw) -> bool {
+    let (low, high) = ports.range;
+    let size = u64::from(high).saturating_sub(u64::from(low)).saturating_add(1);
+    let most = ports.top.first().map_or(0, |(_, count)| u64::from(*count));
+    most * 100 > size * PORTS_PRESSED_PERCENT
 }
 
 /// The target's listeners, and those of others on its ports.
@@ -324,5 +377,37 @@ mod tests {
         let last = u64::from(many) - 1;
         let kept = kept(&all, &census(&[last]), None);
         assert_eq!((kept.len(), kept[0]), (LISTENERS_MAX, (many - 1, Holder::Target)));
+    }
+
+    fn sockets(total: u32, most: u32, truncated: bool) -> SocketsRaw {
+        let top = vec![(([127, 0, 0, 1], 9092).into(), most)];
+        let ports = PortsRaw { range: (40_000, 40_099), in_use: most, time_wait: 0, top };
+        SocketsRaw { served: Vec::new(), ports, total, truncated }
+    }
+
+    #[test]
+    fn the_census_by_what_the_last_one_found() {
+        let (few, many) = (sockets(FEW_SOCKETS_MAX, 0, false), sockets(2_001, 0, false));
+        let (pressed, cut) = (sockets(9_000, 71, false), sockets(9, 0, true));
+        let (calm, suspicious) = (false, true);
+        // The last one, since the last whole one, suspicion: hurried, whole, with answers.
+        let cases = [
+            (None, 0, calm, (false, true, false)),
+            (None, 0, suspicious, (true, false, true)),
+            (Some(&few), 0, calm, (false, true, true)),
+            (Some(&few), 0, suspicious, (true, true, true)),
+            (Some(&many), 0, calm, (false, true, false)),
+            (Some(&many), 0, suspicious, (true, false, true)),
+            (Some(&many), WHOLE_EVERY_NS, suspicious, (true, true, true)),
+            (Some(&cut), 0, calm, (false, true, false)),
+            (Some(&pressed), 0, calm, (false, true, false)),
+            (Some(&pressed), PRESSED_EVERY_NS, calm, (true, true, false)),
+            (Some(&pressed), 0, suspicious, (true, true, true)),
+        ];
+        for (at, (last, age_ns, suspicious, expected)) in cases.into_iter().enumerate() {
+            let look = Look::choose(last, age_ns, suspicious);
+            assert_eq!((look.hurried, look.whole, look.answers), expected, "case {at}");
+        }
+        assert!(!is_pressed(&sockets(9, 70, false).ports));
     }
 }

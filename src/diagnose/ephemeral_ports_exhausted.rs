@@ -1,0 +1,253 @@
+//! `ephemeral-ports-exhausted`: no local port is left for another connection to one destination.
+//!
+//! connect(2) takes a port of `net.ipv4.ip_local_port_range` that no connection to the same
+//! destination uses, `TIME_WAIT` included, and else fails with EADDRNOTAVAIL (ip(7);
+//! `__inet_hash_connect`, `net/ipv4/inet_hashtables.c`). No counter tells of the failure. The
+//! server sees nothing: clients of the same host cannot connect to it, or it cannot connect to a
+//! backend of its own.
+
+use std::net::SocketAddr;
+
+use stallscope_probes::Reading;
+use stallscope_probes::sample::ActiveOutcome;
+
+use super::case::{Case, number, word};
+use super::outside::{Turning, tcp_count, turning};
+use super::verdict::Confidence;
+use super::{Account, Finding};
+use crate::model::tiers::Tier;
+use crate::model::{Model, PortsModel};
+
+pub(super) const NEXT: &[&str] = &[
+    "Let clients keep connections alive instead of opening one per request: who closes first keeps the port in TIME_WAIT for a minute.",
+    "Widen net.ipv4.ip_local_port_range, and allow net.ipv4.tcp_tw_reuse=1 on the side that connects.",
+    "Use more addresses: the range counts once for each pair of source and destination.",
+    "A restart of the server does not help: the ports belong to those who connect.",
+];
+
+/// Some ports of the range may be reserved (`ip_local_reserved_ports`) or taken for good by
+/// listeners: connect(2) fails a little before the last one.
+const USED_RATIO_MIN: f64 = 0.98;
+/// EADDRNOTAVAIL of errno(3).
+const EADDRNOTAVAIL: i32 = 99;
+
+/// Whose connections use the range up.
+#[derive(Clone, Copy)]
+enum Side {
+    /// Clients on this host, to the target.
+    Clients,
+    /// The target itself, to another.
+    Target,
+}
+
+pub(super) fn examine(case: &Case<'_>) -> Finding {
+    let Some(last) = case.last() else {
+        return Finding::Missing(String::from("no sample was taken."));
+    };
+    let ports = match &last.ports {
+        Reading::Got(ports) => ports,
+        Reading::Absent(absence) => {
+            return Finding::Missing(format!(
+                "the ephemeral ports could not be counted ({}).",
+                absence.detail
+            ));
+        }
+    };
+    let full = |(_, used): &&(SocketAddr, u32)| is_full(*used, ports.size);
+    let Some((to, used, side)) = ports
+        .top
+        .iter()
+        .filter(full)
+        .find_map(|(to, used)| Some((*to, *used, concerns(last, *to)?)))
+    else {
+        return Finding::Excluded(room(ports));
+    };
+    let waiting = last.queued();
+    if let (Side::Clients, Some(waiting @ 1..)) = (side, waiting) {
+        return Finding::Excluded(format!(
+            "{used} of {} ephemeral ports lead to {to}, but {waiting} connections wait in the server's accept queue: clients do get through to it.",
+            ports.size
+        ));
+    }
+    let loop_turns = match turning(case) {
+        Turning::Stuck(because) => return Finding::Excluded(because),
+        Turning::Turns => true,
+        Turning::Unclear(_) => false,
+    };
+    let refused = refused(last);
+    let opened = tcp_count(case, |tcp| tcp.active_opens_new);
+    // While connections are still begun, ports in TIME_WAIT are taken again (`tcp_tw_reuse`).
+    let confidence = match opened {
+        _ if refused && loop_turns => Confidence::Certain,
+        Some(0) if loop_turns && used >= ports.size => Confidence::Certain,
+        Some(1..) => Confidence::Possible,
+        _ => Confidence::Likely,
+    };
+    let since_ns = case.since(|model| {
+        let ports = model.ports.got()?;
+        let used = ports.top.iter().find(|(other, _)| *other == to).map_or(0, |(_, used)| *used);
+        Some(is_full(used, ports.size))
+    });
+    let (low, high) = ports.range;
+    let mut evidence = vec![number(
+        Tier::Connections,
+        format!("ephemeral ports in use to {to} (range {low} to {high}, {})", ports.size),
+        f64::from(used),
+        "ports",
+        since_ns,
+    )];
+    if refused {
+        let signal = "the watcher's own attempt to connect";
+        evidence.push(word(Tier::ActiveProbe, signal, "EADDRNOTAVAIL", None));
+    }
+    if let Some(opened) = opened {
+        let signal = "connections begun in its network namespace in the last seconds";
+        evidence.push(number(Tier::Counters, signal, opened as f64, "connections", None));
+    }
+    let time_wait = f64::from(ports.time_wait);
+    evidence.push(number(
+        Tier::Connections,
+        "of the ports in use, in TIME_WAIT",
+        time_wait,
+        "sockets",
+        None,
+    ));
+    if let Some(waiting) = waiting {
+        let queued = waiting as f64;
+        evidence.push(number(Tier::Listeners, "accept queues", queued, "connections", None));
+    }
+    let who = match side {
+        Side::Clients => {
+            "further clients on this host cannot connect to the server, which is idle and healthy"
+        }
+        Side::Target => "the process cannot open another connection to it",
+    };
+    Finding::Fits(Account {
+        confidence,
+        summary: format!(
+            "{used} of {} ephemeral ports are in use for connections to {to}, so {who}.",
+            ports.size
+        ),
+        evidence,
+    })
+}
+
+fn is_full(used: u32, size: u32) -> bool {
+    f64::from(used) >= f64::from(size.max(1)) * USED_RATIO_MIN
+}
+
+/// Whether connections to `to` are the target's clients', or its own.
+fn concerns(last: &Model, to: SocketAddr) -> Option<Side> {
+    if last.all_peers().iter().any(|peer| peer.raw.remote == to) {
+        return Some(Side::Target);
+    }
+    let listens = |local: SocketAddr| {
+        let ip = local.ip().to_canonical();
+        local.port() == to.port() && (ip.is_unspecified() || ip == to.ip().to_canonical())
+    };
+    last.own_listeners().any(|listener| listens(listener.local)).then_some(Side::Clients)
+}
+
+fn room(ports: &PortsModel) -> String {
+    match ports.top.first() {
+        Some((to, used)) if is_full(*used, ports.size) => format!(
+            "{used} of {} ephemeral ports lead to {to}, which is neither this server nor one that it calls.",
+            ports.size
+        ),
+        Some((to, used)) => format!(
+            "{used} of {} ephemeral ports are in use to {to}, and fewer to any other: there is room.",
+            ports.size
+        ),
+        None => format!("None of {} ephemeral ports is in use.", ports.size),
+    }
+}
+
+fn refused(last: &Model) -> bool {
+    let outcome = last.active.got().map(|active| active.outcome);
+    matches!(outcome, Some(ActiveOutcome::NotMade { errno: EADDRNOTAVAIL }))
+}
+
+#[cfg(test)]
+mod tests {
+    use stallscope_probes::sample::ActiveRaw;
+
+    use super::super::fixtures::{
+        Expect, PORT, Story, absent, block, broker, hold, queue, tcp, with_kafka,
+    };
+    use super::*;
+    use crate::detect::StallKind;
+    use Confidence::{Certain, Likely, Possible};
+    use Expect::{Excluded, Fits, Missing};
+    use Reading::Got;
+
+    fn server() -> SocketAddr {
+        ([127, 0, 0, 1], PORT).into()
+    }
+
+    fn used_to(to: SocketAddr, used: u32, begun: u64) -> Story {
+        Story::new(StallKind::Full).stalled(move |_, model| {
+            model.ports = Got(PortsModel {
+                size: 100,
+                in_use: used,
+                time_wait: used,
+                range: (40_000, 40_099),
+                top: vec![(to, used)],
+            });
+            tcp(model, |tcp| tcp.active_opens_new = Some(begun));
+        })
+    }
+
+    #[test]
+    fn ports_count_by_destination_and_only_where_it_concerns_the_server() {
+        let other: SocketAddr = ([10, 0, 0, 8], 6379).into();
+        hold(
+            examine,
+            vec![
+                ("all to the server", used_to(server(), 100, 0), Fits(Certain, "100 of 100")),
+                ("nearly all", used_to(server(), 98, 0), Fits(Likely, "further clients")),
+                ("room", used_to(server(), 97, 0), Excluded("97 of 100")),
+                ("still begun", used_to(server(), 100, 3), Fits(Possible, "90 connections")),
+                (
+                    "the watcher was refused",
+                    used_to(server(), 98, 3).stalled(|_, model| {
+                        model.active = Got(ActiveRaw {
+                            target: server(),
+                            began_ns: model.at_ns,
+                            outcome: ActiveOutcome::NotMade { errno: 99 },
+                            attempts: 9,
+                            failures_in_a_row: 3,
+                            last_success_ns: None,
+                        });
+                    }),
+                    Fits(Certain, "EADDRNOTAVAIL"),
+                ),
+                (
+                    "its own connections",
+                    used_to(broker(), 100, 0).throughout(|_, model| with_kafka(model)),
+                    Fits(Certain, "the process cannot open another"),
+                ),
+                ("another's", used_to(other, 100, 0), Excluded("neither this server")),
+                (
+                    "connections wait",
+                    used_to(server(), 100, 0).stalled(|_, model| queue(model, 4)),
+                    Excluded("4 connections wait"),
+                ),
+                (
+                    "blocked",
+                    used_to(server(), 100, 0).stalled(|_, model| block(model)),
+                    Excluded("4242 is blocked (futex_wait)"),
+                ),
+                (
+                    "threads unreadable",
+                    used_to(server(), 100, 0).throughout(|_, model| model.threads = absent()),
+                    Fits(Likely, "100 of 100"),
+                ),
+                (
+                    "unreadable",
+                    used_to(server(), 100, 0).throughout(|_, model| model.ports = absent()),
+                    Missing("permission denied"),
+                ),
+            ],
+        );
+    }
+}

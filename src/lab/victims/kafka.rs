@@ -1,6 +1,0 @@
-//! Servers whose Kafka is the trouble.
-
-use super::Run;
-
-/// By name.
-pub(super) const VICTIMS: &[(&str, Run)] = &[];
