@@ -29,9 +29,14 @@ pub struct Detector {
     /// The last good read of each ring and the last census of each port, to compare with.
     rings: BTreeMap<i32, RingModel>,
     served: BTreeMap<u16, ServedModel>,
-    /// Ports that were listened on, or on which connections were accepted.
-    ports: BTreeSet<u16>,
+    /// Ports that were listened on, or on which connections were accepted: the last tick in which
+    /// somebody listened there, and the first after it in which nobody did.
+    ports: BTreeMap<u16, Listened>,
+    /// Ports that the target connects to itself: a service of its own, such as a mock of a broker.
+    own_service: BTreeSet<u16>,
     before: Option<Arc<Model>>,
+    /// When the first tick was.
+    first_ns: Option<u64>,
     signs: Signs,
     rises: Rises,
     onset: Option<Onset>,
@@ -63,6 +68,7 @@ impl Detector {
 
     /// Takes the next model.
     pub fn push(&mut self, model: &Arc<Model>) -> Option<Transition> {
+        self.first_ns.get_or_insert(model.at_ns);
         self.rises.push(model);
         self.note_ports(model);
         let looks = self.looks(model);
@@ -84,7 +90,12 @@ impl Detector {
         }
         // Several tracks may find the same stall at once: the earliest onset is the stall's.
         let (subject, stalled) = stalls.into_iter().min_by_key(|(_, stalled)| stalled.at_ns)?;
-        let stalled = onset::sharpen(stalled, subject, &self.signs, &self.served);
+        let signs = (&self.signs, &self.rises);
+        let first_ns = self.first_ns.unwrap_or(model.at_ns);
+        let mut stalled = onset::sharpen(stalled, subject, signs, &self.served, first_ns);
+        if let Subject::Gone(port) = subject {
+            self.ports.get(&port).copied().unwrap_or_default().date(&mut stalled);
+        }
         let mut onset = onset::refine(stalled, subject.kind(), model);
         onset.partial = self.goes_on(subject, &onset, model);
         self.onset = Some(onset.clone());
@@ -107,26 +118,12 @@ impl Detector {
                 Producer::None => set.answers_hold_ms,
             },
             Subject::Neglected(_) if has_spare_accepts(now) => set.neglected_leak_hold_ms,
+            Subject::Beat | Subject::Unread(_) | Subject::Accept(_) => {
+                self.signs.stretched(subject.hold_ms(set))
+            }
             _ => subject.hold_ms(set),
         };
-        // Connections know themselves for how long they have waited: what is past its time already
-        // when it is first seen needs to be looked at for a moment only.
-        let ms = match self.waited_ms(subject) {
-            Some(waited_ms) if waited_ms >= full_ms => full_ms.min(set.unread_hold_ms),
-            _ => full_ms,
-        };
-        ms.saturating_mul(1_000_000)
-    }
-
-    /// For how long the clients of `subject` have waited, by the last census.
-    fn waited_ms(&self, subject: Subject) -> Option<u64> {
-        let (port, since): (u16, fn(&ServedModel) -> Option<u64>) = match subject {
-            Subject::Answers(port) => (port, looks::oldest_request_ns),
-            Subject::Neglected(port) => (port, looks::oldest_neglected_ns),
-            _ => return None,
-        };
-        let served = self.served.get(&port)?;
-        Some(served.at_ns.saturating_sub(since(served)?) / 1_000_000)
+        full_ms.saturating_mul(1_000_000)
     }
 
     fn recovery(&mut self) -> Option<Transition> {
@@ -264,7 +261,7 @@ impl Detector {
             looks.push((Subject::Sibling(other.inode), look));
         }
         let refused = self.rises.refusing(now.at_ns);
-        for port in &self.ports {
+        for port in self.ports.keys().filter(|port| !self.own_service.contains(port)) {
             let look = looks::gone(*port, refused, now);
             looks.extend(look.map(|look| (Subject::Gone(*port), look)));
         }
@@ -287,12 +284,24 @@ impl Detector {
     }
 
     fn note_ports(&mut self, now: &Model) {
-        let orphans = looks::orphans(now);
-        let listened = now.own_listeners().map(|listener| listener.local.port());
-        for port in listened.chain(orphans) {
-            if self.ports.len() < PORTS_MAX {
-                self.ports.insert(port);
+        let own = |port: u16| now.own_listeners().any(|one| one.local.port() == port);
+        let to_itself = now.all_peers().iter().map(|peer| peer.raw.remote);
+        for address in to_itself.filter(|address| address.ip().is_loopback()) {
+            if self.own_service.len() < PORTS_MAX && own(address.port()) {
+                self.own_service.insert(address.port());
             }
+        }
+        if now.listeners.got().is_none() {
+            return;
+        }
+        let listened = now.own_listeners().map(|listener| listener.local.port());
+        for port in listened.chain(looks::orphans(now)) {
+            if self.ports.len() < PORTS_MAX {
+                self.ports.entry(port).or_default();
+            }
+        }
+        for (port, listened) in &mut self.ports {
+            listened.push(own(*port), now.at_ns);
         }
     }
 
@@ -327,7 +336,7 @@ impl Detector {
             Subject::Accept(inode) | Subject::Overflow(inode) | Subject::Sibling(inode) => {
                 listeners.is_none_or(|all| all.iter().any(|listener| listener.inode == *inode))
             }
-            Subject::Gone(port) => ports.contains(port),
+            Subject::Gone(port) => ports.contains_key(port),
             _ => true,
         });
     }
@@ -335,6 +344,36 @@ impl Detector {
 
 /// The onset is dated to some ten milliseconds; progress so close after it is from before it.
 const SETTLED_NS: u64 = 250_000_000;
+
+/// When somebody listened on a port.
+#[derive(Debug, Default, Clone, Copy)]
+struct Listened {
+    last_ns: Option<u64>,
+    missed_ns: Option<u64>,
+}
+
+impl Listened {
+    const fn push(&mut self, open: bool, now_ns: u64) {
+        if open {
+            self.last_ns = Some(now_ns);
+            self.missed_ns = None;
+        } else if self.missed_ns.is_none() {
+            self.missed_ns = Some(now_ns);
+        }
+    }
+
+    /// Dates the stall of a listener that is gone: refusals show later than the socket is closed.
+    const fn date(self, stalled: &mut Stalled) {
+        match (self.last_ns, self.missed_ns) {
+            (Some(last_ns), Some(missed_ns)) => {
+                stalled.within_ns = missed_ns.saturating_sub(last_ns) / 2;
+                stalled.at_ns = last_ns.saturating_add(stalled.within_ns);
+            }
+            // Nobody ever listened there while it was watched.
+            _ => stalled.before_watch = true,
+        }
+    }
+}
 
 /// Whether more accepts are in flight than a loop per listener has: one that gives up waiting for
 /// an accept and begins another leaves the first behind.

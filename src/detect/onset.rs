@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::looks;
-use super::signs::Signs;
+use super::signs::{Rises, Signs};
 use super::subject::Subject;
 use super::thresholds::REFINE_MAX_NS;
 use super::track::Stalled;
@@ -16,8 +16,9 @@ use crate::model::{Model, ServedModel};
 pub(super) fn sharpen(
     mut stalled: Stalled,
     subject: Subject,
-    signs: &Signs,
+    (signs, rises): (&Signs, &Rises),
     served: &BTreeMap<u16, ServedModel>,
+    first_ns: u64,
 ) -> Stalled {
     let by_clients = match subject {
         Subject::Answers(port) => served.get(&port).and_then(looks::oldest_request_ns),
@@ -27,6 +28,12 @@ pub(super) fn sharpen(
     if let Some(at_ns) = by_clients {
         stalled.at_ns = at_ns;
         stalled.within_ns = CLIENTS_WITHIN_NS;
+        stalled.before_watch = at_ns < first_ns;
+        return stalled;
+    }
+    if let (Subject::Throttled, Some((at_ns, within_ns))) = (subject, rises.throttled_from()) {
+        stalled.at_ns = at_ns.min(stalled.at_ns);
+        stalled.within_ns = within_ns;
         return stalled;
     }
     let sign = match subject {

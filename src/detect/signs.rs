@@ -24,6 +24,9 @@ pub(super) struct Signs {
     awake_ticks: u32,
     /// Ticks in a row in which every runtime thread was asleep elsewhere.
     pub(super) blocked_ticks: u32,
+    /// Share of the time for which the runtime thread that waited for a CPU most did so, over the
+    /// last second or so.
+    waits_for_cpu: f64,
 }
 
 impl Signs {
@@ -39,6 +42,7 @@ impl Signs {
         } else if let (Some(seen_ns), None) = (self.last_seen_ns, self.last_waited) {
             self.last_waited = Some((seen_ns, now.at_ns));
         }
+        self.starvation(now);
         let before_ns = self.last_tick_ns.replace(now.at_ns).unwrap_or(now.at_ns);
         let blocked = doings.iter().all(|doing| *doing == Doing::Blocked);
         self.blocked_ticks = if blocked { self.blocked_ticks.saturating_add(1) } else { 0 };
@@ -52,6 +56,19 @@ impl Signs {
                 self.blocked_from = None;
             }
         }
+    }
+
+    fn starvation(&mut self, now: &Model) {
+        let delays = now.runtime_threads().filter_map(|thread| thread.delay_ratio.got().copied());
+        let most = delays.fold(0.0_f64, f64::max).clamp(0.0, 1.0);
+        self.waits_for_cpu += (most - self.waits_for_cpu) * STARVATION_WEIGHT;
+    }
+
+    /// By how much longer things take for want of a CPU: a thread that gets a quarter of the time
+    /// needs four times as long. Not beyond a bound: a stall on a busy machine is one too.
+    pub(super) fn stretched(self, hold_ms: u64) -> u64 {
+        let share = (1.0 - self.waits_for_cpu).max(1.0 / STRETCH_MAX);
+        (hold_ms as f64 / share) as u64
     }
 
     fn fds(&mut self, now: &Model) {
@@ -82,6 +99,11 @@ impl Signs {
     }
 }
 
+/// Weight of one tick in the mean of the time waited for a CPU: a second at 20 ticks a second.
+const STARVATION_WEIGHT: f64 = 0.05;
+/// Holds are stretched to this many times at most.
+const STRETCH_MAX: f64 = 4.0;
+
 /// A thread that is awake for so many ticks in a row is at work. For one it may only have looked
 /// whether what it is blocked on has come (librdkafka's flush does so ten times a second).
 const AWAKE_TICKS_AT_WORK: u32 = 2;
@@ -97,6 +119,9 @@ pub(super) struct Rises {
     drops: BTreeMap<u32, u64>,
     handshakes_ns: Option<u64>,
     resets_ns: Option<u64>,
+    /// Since when the cgroup has been throttled, without a break: the tick before, and the first.
+    throttled_ns: Option<(u64, u64)>,
+    unthrottled_ns: Option<u64>,
 }
 
 impl Rises {
@@ -110,14 +135,32 @@ impl Rises {
                 self.drops.insert(listener.inode, now.at_ns);
             }
         }
+        match now.cgroup.got().and_then(|cgroup| cgroup.throttled_new) {
+            Some(1..) => {
+                let before_ns = self.unthrottled_ns.unwrap_or(now.at_ns);
+                self.throttled_ns.get_or_insert((before_ns, now.at_ns));
+            }
+            Some(0) => {
+                self.unthrottled_ns = Some(now.at_ns);
+                self.throttled_ns = None;
+            }
+            None => {}
+        }
         let Some(tcp) = now.tcp.got() else { return };
-        let rose = |counts: [Option<u64>; 2]| counts.into_iter().flatten().any(|count| count > 0);
-        if rose([tcp.req_q_full_drops_new, tcp.req_q_full_cookies_new]) {
+        // Answered with a cookie, a client is let in all the same.
+        if tcp.req_q_full_drops_new.is_some_and(|count| count > 0) {
             self.handshakes_ns = Some(now.at_ns);
         }
-        if rose([tcp.out_rsts_new, None]) {
+        if tcp.out_rsts_new.is_some_and(|count| count > 0) {
             self.resets_ns = Some(now.at_ns);
         }
+    }
+
+    /// When throttling began, and half the uncertainty.
+    pub(super) fn throttled_from(&self) -> Option<(u64, u64)> {
+        let (before_ns, first_ns) = self.throttled_ns?;
+        let half_ns = first_ns.saturating_sub(before_ns) / 2;
+        Some((before_ns.saturating_add(half_ns), half_ns))
     }
 
     /// Whether connections were dropped at this listener of late.

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 /// Looks without progress that a stall needs, however long they are apart.
 pub const BARREN_LOOKS_MIN: u32 = 3;
 
+/// The same where what waits records itself since when it has waited: one look could have come just
+/// before the answer.
+pub const BARREN_LOOKS_ON_RECORD_MIN: u32 = 2;
+
 /// At most this much of the time between two looks counts towards a hold: a watcher that was
 /// paused itself (a late sample) must not invent a stall.
 pub const GAP_COUNTED_MAX_NS: u64 = 250_000_000;

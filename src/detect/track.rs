@@ -1,7 +1,8 @@
 //! One thing that ought to progress while there is demand, watched look by look.
 
 use super::thresholds::{
-    BARREN_LOOKS_MIN, GAP_COUNTED_MAX_NS, RECOVERY_HOLD_NS, RECOVERY_PAUSE_MAX_NS,
+    BARREN_LOOKS_MIN, BARREN_LOOKS_ON_RECORD_MIN, GAP_COUNTED_MAX_NS, RECOVERY_HOLD_NS,
+    RECOVERY_PAUSE_MAX_NS,
 };
 
 /// What one look showed.
@@ -13,6 +14,8 @@ pub struct Look {
     pub demand: Option<String>,
     /// Whether anything moved since the look before.
     pub progress: Progress,
+    /// Since when the demand has gone unmet, where what waits records that itself.
+    pub since_ns: Option<u64>,
 }
 
 /// Whether anything moved.
@@ -158,9 +161,18 @@ impl Track {
         }
         let demand = look.demand.clone()?;
         let (at_ns, within_ns, before_watch) = self.start()?;
-        let held =
-            look.at_ns.saturating_sub(at_ns) >= self.hold_ns && self.barren_ns >= self.hold_ns / 2;
-        if self.barren_looks < BARREN_LOOKS_MIN || !held {
+        let held = match look.since_ns {
+            Some(since_ns) => {
+                look.at_ns.saturating_sub(since_ns) >= self.hold_ns
+                    && self.barren_looks >= BARREN_LOOKS_ON_RECORD_MIN
+            }
+            None => {
+                look.at_ns.saturating_sub(at_ns) >= self.hold_ns
+                    && self.barren_ns >= self.hold_ns / 2
+                    && self.barren_looks >= BARREN_LOOKS_MIN
+            }
+        };
+        if !held {
             return None;
         }
         self.stalled = true;
@@ -232,7 +244,7 @@ mod tests {
                 _ => Progress::None,
             };
             let demand = "px?".contains(letter).then(|| String::from("work"));
-            if let Some(stalled) = track.push(&Look { at_ns, demand, progress }) {
+            if let Some(stalled) = track.push(&Look { at_ns, demand, progress, since_ns: None }) {
                 stalls.push((at_ns / MS, stalled));
             }
             before_ns = at_ns;
@@ -289,19 +301,21 @@ mod tests {
             at_ns: 1050 * MS,
             demand: Some("work".into()),
             progress: Progress::Made { at_ns: 1050 * MS, within_ns: 0 },
+            since_ns: None,
         });
         for look in 0..20 {
             one_accept.push(&Look {
                 at_ns: (1100 + look * 50) * MS,
                 demand: Some("work".into()),
                 progress: Progress::None,
+                since_ns: None,
             });
         }
         assert!(one_accept.is_stalled(), "a single accept is not recovery");
         for look in 0..12 {
             let at_ns = (1050 + look * 50) * MS;
             let progress = Progress::Made { at_ns, within_ns: 0 };
-            track.push(&Look { at_ns, demand: Some("work".into()), progress });
+            track.push(&Look { at_ns, demand: Some("work".into()), progress, since_ns: None });
         }
         assert!(!track.is_stalled());
         assert_eq!(track.resumed_ns(), Some(1050 * MS));

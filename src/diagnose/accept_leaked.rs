@@ -8,6 +8,7 @@
 use super::case::{Case, number};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
+use crate::detect::StallKind;
 use crate::model::tiers::Tier;
 
 pub(super) const NEXT: &[&str] = &[
@@ -79,6 +80,11 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     }
     if let Some(fds) = last.fds.got() {
         evidence.push(number(Tier::Fds, "open fds", fds.open as f64, "fds", None));
+    }
+    if !spare && case.onset.kind != StallKind::Answers {
+        return Finding::Excluded(format!(
+            "{neglected} accepted connections were not looked at yet, and no more accepts are in flight than the loop knows of."
+        ));
     }
     let (confidence, how) = if spare {
         (Confidence::Certain, "more accepts are in flight than the loop can know of")

@@ -32,64 +32,92 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
             absence.detail
         ));
     }
-    let drops = |listener: &ListenerModel| {
-        let new = |model: &Model| find(model, listener.inode)?.drops_new.got().copied();
-        sum(counted(case), |model| new(model).map(u64::from))
-    };
-    let Some((listener, drops)) = last
-        .own_listeners()
-        .map(|listener| (listener, drops(listener)))
-        .max_by_key(|(listener, drops)| (drops.unwrap_or(0), listener.queued))
-    else {
+    let Some(queue) = fullest(case, last) else {
         return Finding::Excluded(String::from("The process has no listening socket."));
     };
-    let most = queue_of(counted(case), listener.inode).into_iter().max().unwrap_or(0);
-    let overflows = tcp_count(case, |tcp| tcp.listen_overflows_new);
-    let full = match listener.limit {
-        Some(limit) => most >= limit.max(1),
-        None if drops.is_none() && overflows.is_none_or(|overflows| overflows == 0) => {
-            return Finding::Missing(format!(
-                "neither the limit of the accept queue of {} nor its drops are known (/proc/net/tcp does not tell them).",
-                listener.local
-            ));
-        }
-        None => false,
-    };
-    let dropped = drops.is_some_and(|drops| drops > 0);
-    // Between two samples a short queue may fill and empty: the namespace counts it all the same.
-    let overflowed = overflows.is_some_and(|overflows| overflows > 0);
-    if !full && !(dropped && overflowed) {
-        return Finding::Excluded(not_full(listener, most, drops));
+    match is_full(&queue) {
+        Full::Yes => {}
+        Full::No => return Finding::Excluded(not_full(&queue)),
+        Full::Unknown(what) => return Finding::Missing(what),
     }
-    let Some(accepted) = accepts_go_on(case, listener) else {
-        return Finding::Excluded(format!(
+    match accepts_go_on(case, queue.listener) {
+        Some(accepted) => Finding::Fits(account(case, &queue, accepted)),
+        None => Finding::Excluded(format!(
             "Nothing was accepted on {} in the last seconds ({} connections wait): a full queue is a consequence of that.",
-            listener.local, listener.queued
-        ));
+            queue.listener.local, queue.listener.queued
+        )),
+    }
+}
+
+/// One accept queue over the last seconds.
+struct Queue<'a> {
+    listener: &'a ListenerModel,
+    /// Most that waited.
+    most: u32,
+    /// Dropped at its socket.
+    dropped: Option<u64>,
+    /// Overflows of whatever queue of the namespace.
+    overflows: Option<u64>,
+}
+
+enum Full {
+    Yes,
+    No,
+    Unknown(String),
+}
+
+/// The target's queue that dropped most, else the longest.
+fn fullest<'a>(case: &Case<'_>, last: &'a Model) -> Option<Queue<'a>> {
+    let ticks = counted(case);
+    let dropped = |listener: &ListenerModel| {
+        let new = |model: &Model| find(model, listener.inode)?.drops_new.got().copied();
+        sum(ticks, |model| new(model).map(u64::from))
     };
+    let queues = last.own_listeners().map(|listener| Queue {
+        listener,
+        most: queue_of(ticks, listener.inode).into_iter().max().unwrap_or(0),
+        dropped: dropped(listener),
+        overflows: tcp_count(case, |tcp| tcp.listen_overflows_new),
+    });
+    queues.max_by_key(|queue| (queue.dropped.unwrap_or(0), queue.most))
+}
+
+fn is_full(queue: &Queue<'_>) -> Full {
+    let local = queue.listener.local;
+    let dropped = queue.dropped.is_some_and(|dropped| dropped > 0);
+    match (queue.listener.limit, queue.overflows) {
+        (Some(limit), _) if queue.most >= limit.max(1) => Full::Yes,
+        // Between two samples a short queue may fill and empty: the namespace counts it all the
+        // same.
+        (_, Some(1..)) if dropped => Full::Yes,
+        (_, None) if dropped => Full::Unknown(format!(
+            "SYNs were dropped at {local}, but whether for want of room in its accept queue was not read (TCP counters)."
+        )),
+        (None, _) if queue.dropped.is_none() => Full::Unknown(format!(
+            "neither the limit of the accept queue of {local} nor its drops are known (/proc/net/tcp does not tell them)."
+        )),
+        _ => Full::No,
+    }
+}
+
+fn account(case: &Case<'_>, queue: &Queue<'_>, accepted: Evidence) -> Account {
+    let Queue { listener, most, dropped, overflows } = *queue;
     let full_at = |model: &Model| {
         let now = find(model, listener.inode)?;
         Some(now.queued >= now.limit?.max(1) || now.drops_new.got().is_some_and(|new| *new > 0))
     };
     let since_ns = first_in_row(case, full_at);
-    let sure = if dropped { Confidence::Certain } else { Confidence::Likely };
+    let dropped = dropped.filter(|dropped| *dropped > 0);
+    let sure = if dropped.is_some() { Confidence::Certain } else { Confidence::Likely };
     let before = kafka::trouble_before(case, since_ns.unwrap_or(case.onset.at_ns));
     let confidence = if before.is_some() { Confidence::Possible } else { sure };
-    let mut evidence = vec![number(
-        Tier::Listeners,
-        match listener.limit {
-            Some(limit) => {
-                format!("most in the accept queue of {} (limit {limit})", listener.local)
-            }
-            None => format!("most in the accept queue of {}", listener.local),
-        },
-        f64::from(most),
-        "connections",
-        since_ns,
-    )];
-    if let Some(drops) = drops.filter(|drops| *drops > 0) {
+    let limit = listener.limit.map_or_else(String::new, |limit| format!(" (limit {limit})"));
+    let signal = format!("most in the accept queue of {}{limit}", listener.local);
+    let mut evidence =
+        vec![number(Tier::Listeners, signal, f64::from(most), "connections", since_ns)];
+    if let Some(dropped) = dropped {
         let signal = format!("dropped at {} in the last seconds", listener.local);
-        evidence.push(number(Tier::Listeners, signal, drops as f64, "SYNs", since_ns));
+        evidence.push(number(Tier::Listeners, signal, dropped as f64, "SYNs", since_ns));
     }
     evidence.push(accepted);
     if let Some(overflows) = overflows.filter(|overflows| *overflows > 0) {
@@ -97,26 +125,27 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         evidence.push(number(Tier::Counters, signal, overflows as f64, "SYNs", None));
     }
     evidence.extend(before);
-    Finding::Fits(Account {
+    Account {
         confidence,
         summary: format!(
             "Connections to {} come faster than they are accepted: its queue is full ({most} waited), and {}.",
             listener.local,
-            if dropped {
+            if dropped.is_some() {
                 "further ones are dropped and try again after a second and more"
             } else {
                 "there is no room for further ones"
             }
         ),
         evidence,
-    })
+    }
 }
 
-fn not_full(listener: &ListenerModel, most: u32, drops: Option<u64>) -> String {
+fn not_full(queue: &Queue<'_>) -> String {
+    let Queue { listener, most, dropped, .. } = *queue;
     let limit = listener.limit.map_or_else(|| String::from("unknown"), |limit| limit.to_string());
-    match drops {
-        Some(drops) if drops > 0 => format!(
-            "{drops} SYNs were dropped at {}, but its queue held {most} at most (limit {limit}): not for want of room there.",
+    match dropped {
+        Some(dropped @ 1..) => format!(
+            "{dropped} SYNs were dropped at {}, but its queue held {most} at most (limit {limit}): not for want of room there.",
             listener.local
         ),
         _ => format!(
@@ -176,11 +205,12 @@ mod tests {
     use stallscope_probes::sample::Holder;
 
     use super::super::fixtures::{
-        Expect, INODE, Story, absent, census, hold, keep_page, listener, queue, tcp,
+        Expect, INODE, ONSET, Story, absent, census, hold, keep_page, listener, queue,
+        requests_wait, tcp, with_kafka,
     };
     use super::*;
     use crate::detect::StallKind;
-    use Confidence::{Certain, Likely};
+    use Confidence::{Certain, Likely, Possible};
     use Expect::{Excluded, Fits, Missing};
     use Reading::Got;
 
@@ -229,12 +259,29 @@ mod tests {
                     }),
                     Fits(Certain, "gets shorter"),
                 ),
+                (
+                    "requests had begun to wait for Kafka before",
+                    accepting(overflowing(129, 3).after(ONSET - 10, |since, model| {
+                        if since < 10 {
+                            queue(model, 0);
+                        }
+                        with_kafka(model);
+                        requests_wait(model, 30);
+                        model.peers = Got([].into());
+                    })),
+                    Fits(Possible, "connections to brokers that get on: 0"),
+                ),
                 ("nothing accepted", overflowing(129, 3), Excluded("Nothing was accepted")),
                 (
                     "drops for another reason",
                     accepting(overflowing(3, 2))
                         .stalled(|_, model| tcp(model, |tcp| tcp.listen_overflows_new = Some(0))),
                     Excluded("not for want of room"),
+                ),
+                (
+                    "drops, and no counters",
+                    accepting(overflowing(3, 2)).throughout(|_, model| model.tcp = absent()),
+                    Missing("for want of room in its accept queue was not read"),
                 ),
                 ("room", accepting(overflowing(100, 0)), Excluded("held 100 at most (limit 128)")),
                 (

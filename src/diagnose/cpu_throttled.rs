@@ -61,6 +61,10 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     if !is_throttled(cgroup) || agreeing * 2 < judged.len() {
         return Finding::Excluded(format!("The cgroup is not throttled: {}.", share_words(cgroup)));
     }
+    Finding::Fits(account(case, last, cgroup))
+}
+
+fn account(case: &Case<'_>, last: &Model, cgroup: &CgroupModel) -> Account {
     let threads = case.runtime();
     let starved = threads.iter().find(|thread| is_starved(thread));
     let confidence = if starved.is_some() {
@@ -74,43 +78,38 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     let since_ns = case.since(holds);
     let mut evidence = Vec::new();
     if let Some(ratio) = cgroup.throttled_ratio {
-        evidence.push(number(
-            Tier::Cgroup,
-            "periods in which its cgroup was throttled (cpu.max)",
-            ratio * 100.0,
-            "% of the periods",
-            since_ns,
-        ));
+        let signal = "periods in which its cgroup was throttled (cpu.max)";
+        let share = ratio * 100.0;
+        evidence.push(number(Tier::Cgroup, signal, share, "% of the periods", since_ns));
     }
     if let Some(ms) = cgroup.throttled_ms_new {
         let signal = "time for which it was throttled, over the last second or two";
         evidence.push(number(Tier::Cgroup, signal, ms, "ms, all CPUs", since_ns));
     }
-    if let Some(thread) = starved.or(threads.first()) {
+    if let Some(thread) = starved.or(threads.first()).map(|thread| thread.last) {
         for (reading, what) in
-            [(&thread.last.delay_ratio, "waits for a CPU"), (&thread.last.cpu_ratio, "has a CPU")]
+            [(&thread.delay_ratio, "waits for a CPU"), (&thread.cpu_ratio, "has a CPU")]
         {
-            if let Some(ratio) = reading.got() {
-                let signal = format!("thread {} {what}", thread.last.tid);
-                let share = ratio * 100.0;
-                evidence.push(number(Tier::Threads, signal, share, "% of the time", None));
-            }
+            let signal = format!("thread {} {what}", thread.tid);
+            let share = reading.got().map(|ratio| ratio * 100.0);
+            evidence.extend(
+                share.map(|share| number(Tier::Threads, signal, share, "% of the time", None)),
+            );
         }
     }
-    let cpu = last.pressure.got().and_then(|pressure| pressure.cpu);
-    if let Some(cpu) = cpu {
+    if let Some(cpu) = last.pressure.got().and_then(|pressure| pressure.cpu) {
         let signal = "tasks waited for a CPU";
         evidence.push(number(Tier::Pressure, signal, cpu.some * 100.0, "% of the time", None));
     }
     evidence.extend(case.queue_evidence());
-    Finding::Fits(Account {
+    Account {
         confidence,
         summary: format!(
             "The CPU quota of its cgroup is used up: {}, and the process waits for the next period instead of working.",
             share_words(cgroup)
         ),
         evidence,
-    })
+    }
 }
 
 /// Wants a CPU and hardly gets one. Where the kernel does not say how long a thread waited, one

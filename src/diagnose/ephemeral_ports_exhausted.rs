@@ -62,8 +62,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     else {
         return Finding::Excluded(room(ports));
     };
-    let waiting = last.queued();
-    if let (Side::Clients, Some(waiting @ 1..)) = (side, waiting) {
+    if let (Side::Clients, Some(waiting @ 1..)) = (side, last.queued()) {
         return Finding::Excluded(format!(
             "{used} of {} ephemeral ports lead to {to}, but {waiting} connections wait in the server's accept queue: clients do get through to it.",
             ports.size
@@ -74,7 +73,20 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         Turning::Turns => true,
         Turning::Unclear(_) => false,
     };
-    let refused = refused(last);
+    Finding::Fits(account(case, &Range { ports, to, used, side }, loop_turns))
+}
+
+/// A range that is used up.
+struct Range<'a> {
+    ports: &'a PortsModel,
+    to: SocketAddr,
+    used: u32,
+    side: Side,
+}
+
+fn account(case: &Case<'_>, range: &Range<'_>, loop_turns: bool) -> Account {
+    let Range { ports, to, used, side } = *range;
+    let refused = case.last().is_some_and(refused);
     let opened = tcp_count(case, |tcp| tcp.active_opens_new);
     // While connections are still begun, ports in TIME_WAIT are taken again (`tcp_tw_reuse`).
     let confidence = match opened {
@@ -89,13 +101,8 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         Some(is_full(used, ports.size))
     });
     let (low, high) = ports.range;
-    let mut evidence = vec![number(
-        Tier::Connections,
-        format!("ephemeral ports in use to {to} (range {low} to {high}, {})", ports.size),
-        f64::from(used),
-        "ports",
-        since_ns,
-    )];
+    let signal = format!("ephemeral ports in use to {to} (range {low} to {high}, {})", ports.size);
+    let mut evidence = vec![number(Tier::Connections, signal, f64::from(used), "ports", since_ns)];
     if refused {
         let signal = "the watcher's own attempt to connect";
         evidence.push(word(Tier::ActiveProbe, signal, "EADDRNOTAVAIL", None));
@@ -104,15 +111,9 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         let signal = "connections begun in its network namespace in the last seconds";
         evidence.push(number(Tier::Counters, signal, opened as f64, "connections", None));
     }
-    let time_wait = f64::from(ports.time_wait);
-    evidence.push(number(
-        Tier::Connections,
-        "of the ports in use, in TIME_WAIT",
-        time_wait,
-        "sockets",
-        None,
-    ));
-    if let Some(waiting) = waiting {
+    let (signal, time_wait) = ("of the ports in use, in TIME_WAIT", f64::from(ports.time_wait));
+    evidence.push(number(Tier::Connections, signal, time_wait, "sockets", None));
+    if let Some(waiting) = case.last().and_then(Model::queued) {
         let queued = waiting as f64;
         evidence.push(number(Tier::Listeners, "accept queues", queued, "connections", None));
     }
@@ -122,14 +123,14 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         }
         Side::Target => "the process cannot open another connection to it",
     };
-    Finding::Fits(Account {
+    Account {
         confidence,
         summary: format!(
             "{used} of {} ephemeral ports are in use for connections to {to}, so {who}.",
             ports.size
         ),
         evidence,
-    })
+    }
 }
 
 fn is_full(used: u32, size: u32) -> bool {
@@ -169,7 +170,7 @@ fn refused(last: &Model) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use stallscope_probes::sample::ActiveRaw;
+    use stallscope_probes::sample::{ActiveHow, ActivePlan, ActiveRaw};
 
     use super::super::fixtures::{
         Expect, PORT, Story, absent, block, broker, hold, queue, tcp, with_kafka,
@@ -211,6 +212,7 @@ mod tests {
                     "the watcher was refused",
                     used_to(server(), 98, 3).stalled(|_, model| {
                         model.active = Got(ActiveRaw {
+                            plan: ActivePlan { how: ActiveHow::Tcp, every_ms: 500 },
                             target: server(),
                             began_ns: model.at_ns,
                             outcome: ActiveOutcome::NotMade { errno: 99 },

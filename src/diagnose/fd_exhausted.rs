@@ -7,7 +7,8 @@
 use stallscope_probes::Reading;
 use stallscope_probes::sample::ServedRaw;
 
-use super::case::{Case, RingSpan, number, word};
+use super::case::{Case, RingSpan, ThreadSpan, number, word};
+use super::outside::TICKS_MIN;
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding, kafka};
 use crate::model::Model;
@@ -81,7 +82,9 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     }
     let since_ns = case.since(is_full);
     let before = led_to(case, since_ns);
-    let confidence = if before.is_some() {
+    // Nobody tries to accept: it would be so with fds to spare.
+    let asleep = refused.is_none() && sleeps_on(case);
+    let confidence = if before.is_some() || asleep {
         Confidence::Possible
     } else if mostly_full {
         Confidence::Certain
@@ -110,6 +113,25 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     })
 }
 
+/// A thread that backs off after a refused accept wakes at least so often to try again.
+const WAKES_PER_S_MIN: f64 = 5.0;
+
+/// Whether every thread that could accept is blocked outside its loop, and does not even wake.
+fn sleeps_on(case: &Case<'_>) -> bool {
+    let threads = case.runtime();
+    let sleeps = |thread: &ThreadSpan<'_>| {
+        let wakes = case.judged().iter().filter_map(|model| {
+            let thread = model.thread(thread.last.tid)?;
+            thread.switches_per_s.got().copied()
+        });
+        let wakes: Vec<f64> = wakes.collect();
+        let blocked = thread.ticks >= TICKS_MIN && thread.blocked == thread.ticks;
+        let per_s = wakes.iter().sum::<f64>() / wakes.len().max(1) as f64;
+        blocked && !wakes.is_empty() && per_s < WAKES_PER_S_MIN
+    };
+    !threads.is_empty() && threads.iter().all(sleeps)
+}
+
 /// What held the fds up before they ran out: requests that wait for Kafka each hold one. Where
 /// watching began later than either, the fds are held by such requests or by something else.
 fn led_to(case: &Case<'_>, full_ns: Option<u64>) -> Option<Evidence> {
@@ -126,7 +148,8 @@ fn held_by_requests(last: &Model) -> bool {
         let served = last.all_served().iter();
         served.map(|served| of(&served.raw)).fold(0, u32::saturating_add)
     };
-    let awaiting = sum(|raw| raw.answers.map_or(0, |answers| answers.awaiting));
+    let awaiting =
+        sum(|raw| raw.answers.map_or(0, |answers| crate::model::answers::waiting(&answers).0));
     awaiting > 0 && awaiting >= sum(|raw| raw.accepted_open) / 2
 }
 
@@ -206,7 +229,8 @@ mod tests {
     use stallscope_probes::sample::{AnswersRaw, FdLimitRaw};
 
     use super::super::fixtures::{
-        Expect, ONSET, Story, absent, census, hold, peers, queue, requests_wait, with_kafka,
+        Expect, ONSET, PID, Story, absent, block, census, change_thread, hold, queue,
+        requests_wait, with_kafka,
     };
     use super::*;
     use crate::detect::StallKind;
@@ -261,6 +285,19 @@ mod tests {
                     Excluded("no limit"),
                 ),
                 (
+                    "blocked, and does not wake",
+                    full(ONSET)(plain()).stalled(|_, model| {
+                        block(model);
+                        change_thread(model, PID, |thread| thread.switches_per_s = Got(0.0));
+                    }),
+                    Fits(Possible, "64 file"),
+                ),
+                (
+                    "sleeps after each refusal",
+                    full(ONSET)(plain()).stalled(|_, model| block(model)),
+                    Fits(Certain, "64 file"),
+                ),
+                (
                     "nobody waits",
                     full(ONSET)(plain()).stalled(|_, model| queue(model, 0)),
                     Excluded("no connection waits"),
@@ -309,10 +346,7 @@ mod tests {
                 ),
                 (
                     "Kafka answers, and nobody knows why requests wait",
-                    full(ONSET + 10)(no_kafka().stalled(|_, model| {
-                        with_kafka(model);
-                        peers(model, |_| {});
-                    })),
+                    full(ONSET + 10)(no_kafka().stalled(|_, model| with_kafka(model))),
                     Fits(Certain, "64 file"),
                 ),
             ],

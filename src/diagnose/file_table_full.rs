@@ -9,7 +9,7 @@ use stallscope_probes::{Absence, Reading};
 
 use super::case::{Case, number};
 use super::fd_exhausted::{self, Errno};
-use super::verdict::Confidence;
+use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
 use crate::model::Model;
 use crate::model::tiers::Tier;
@@ -55,17 +55,15 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         ));
     }
     let refused = fd_exhausted::refusals(case, ENFILE);
-    let table = files(last);
-    let full = table.is_ok_and(|files| used_ratio(files) >= USED_RATIO_MIN);
     if refused.is_none() {
-        match table {
+        match files(last) {
             Err(absence) => {
                 return Finding::Missing(format!(
                     "the system's file table could not be read ({}).",
                     absence.detail
                 ));
             }
-            Ok(files) if !full => {
+            Ok(files) if used_ratio(files) < USED_RATIO_MIN => {
                 return Finding::Excluded(format!(
                     "{} of {} files are open on the whole system: there is room.",
                     files.open, files.max
@@ -80,22 +78,24 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
             Ok(_) => {}
         }
     }
+    Finding::Fits(account(case, last, refused))
+}
+
+fn account(case: &Case<'_>, last: &Model, refused: Option<Evidence>) -> Account {
+    let table = files(last).ok();
+    let full = table.is_some_and(|files| used_ratio(files) >= USED_RATIO_MIN);
     let waits = case.queue_evidence();
     // Refusals are the kernel's own answer. Without them the table is full, and something waits.
-    let confidence = match (&refused, full, &waits, table.ok().and_then(|files| files.exempt)) {
+    let confidence = match (&refused, full, &waits, table.and_then(|files| files.exempt)) {
         (Some(_), true, ..) | (None, true, Some(_), Some(false)) => Confidence::Certain,
         (Some(_), false, ..) | (None, true, Some(_), None) => Confidence::Likely,
         _ => Confidence::Possible,
     };
     let mut evidence = Vec::new();
-    if let Ok(files) = table {
-        evidence.push(number(
-            Tier::Tables,
-            format!("open files of the whole system (fs.file-max {})", files.max),
-            files.open as f64,
-            "files",
-            case.since(is_full),
-        ));
+    if let Some(files) = table {
+        let signal = format!("open files of the whole system (fs.file-max {})", files.max);
+        let open = files.open as f64;
+        evidence.push(number(Tier::Tables, signal, open, "files", case.since(is_full)));
     }
     evidence.extend(refused);
     evidence.extend(waits);
@@ -103,18 +103,18 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         evidence.push(number(Tier::Fds, "of them its own", fds.open as f64, "fds", None));
     }
     let counted = table.map_or_else(
-        |_| String::from("Accepts fail with ENFILE"),
+        || String::from("Accepts fail with ENFILE"),
         |files| {
             format!("{} files are open on the whole system, of {} at most", files.open, files.max)
         },
     );
-    Finding::Fits(Account {
+    Account {
         confidence,
         summary: format!(
             "{counted}: the system's file table is full, so no connection can be accepted, whoever holds the files."
         ),
         evidence,
-    })
+    }
 }
 
 fn full_itself(last: &Model) -> Option<(u64, u64)> {

@@ -322,7 +322,9 @@ pub fn served(now_ns: u64) -> ServedModel {
 pub fn census(model: &mut Model, change: impl Fn(&mut ServedRaw)) {
     if let Got(served) = &mut model.served {
         let mut all = served.to_vec();
-        all.iter_mut().for_each(|one| change(&mut one.raw));
+        for one in &mut all {
+            change(&mut one.raw);
+        }
         *served = all.into();
     }
 }

@@ -188,16 +188,12 @@ mod tests {
         Story::new(StallKind::Answers).throughout(|_, model| with_kafka(model)).stalled(
             move |_, model| {
                 requests_wait(model, 7);
-                match wakes_per_s {
-                    Some(wakes) => {
-                        change_thread(model, PID + 3, |thread| thread.switches_per_s = Got(wakes));
-                    }
-                    None => {
-                        let Got(threads) = &mut model.threads else { return };
-                        *threads =
-                            threads.iter().filter(|one| one.tid != PID + 3).cloned().collect();
-                    }
+                if let Some(wakes) = wakes_per_s {
+                    change_thread(model, PID + 3, |thread| thread.switches_per_s = Got(wakes));
+                    return;
                 }
+                let Got(threads) = &mut model.threads else { return };
+                *threads = threads.iter().filter(|one| one.tid != PID + 3).cloned().collect();
             },
         )
     }

@@ -25,10 +25,21 @@ pub(super) const NEXT: &[&str] = &[
 /// Owed for so long, with requests that wait: no ordinary answer takes that.
 const OWED_SURE_MS_MIN: u32 = 1_000;
 
+/// A round trip this long is a slow broker or a slow way to it, and no lost segment.
+const FAR_RTT_US_MIN: u32 = 500_000;
+
+/// Whether the broker's kernel has what was sent: until then it may as well be out of reach, which
+/// only the second retransmission tells.
+fn has_it(peer: &PeerModel) -> bool {
+    peer.raw.info.is_some_and(|info| {
+        info.unacked == 0 || (info.retransmits == 0 && info.rtt_us >= FAR_RTT_US_MIN)
+    })
+}
+
 /// For how long at least some broker has owed an answer at this tick, ms, and which.
 fn longest<'m>(scene: &Scene<'_>, model: &'m Model) -> Option<(u32, &'m PeerModel)> {
-    let owing = scene.brokers_at(model)?.filter_map(|peer| Some((owed_ms(peer)?, peer)));
-    owing.max_by_key(|(ms, _)| *ms)
+    let owing = scene.brokers_at(model)?.filter(|peer| has_it(peer));
+    owing.filter_map(|peer| Some((owed_ms(peer)?, peer))).max_by_key(|(ms, _)| *ms)
 }
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
@@ -84,10 +95,12 @@ fn owing<'a>(case: &Case<'a>, scene: &Scene<'_>) -> Option<Found<'a>> {
     let ticks = counted(case);
     let of_tick = ticks.iter().filter_map(|model| longest(scene, model));
     let (ms, peer) = of_tick.max_by_key(|(ms, _)| *ms)?;
-    let held_ns = held(case, |model| {
-        model.peers.got()?;
-        Some(longest(scene, model).is_some_and(|(_, other)| other.raw.inode == peer.raw.inode))
-    });
+    let owes = |model: &Model| {
+        let mut brokers = scene.brokers_at(model)?;
+        let other = brokers.find(|other| other.raw.inode == peer.raw.inode)?;
+        has_it(other).then(|| owed_ms(other).is_some())
+    };
+    let held_ns = held(case, owes);
     let last_ns = case.last()?.at_ns;
     let held_ms = held_ns.map_or(0, |since_ns| last_ns.saturating_sub(since_ns) / 1_000_000);
     let ms = ms.max(u32::try_from(held_ms).unwrap_or(u32::MAX));
@@ -163,6 +176,14 @@ mod tests {
         )
     }
 
+    /// A segment is under way, on a connection with such a round trip.
+    fn unacknowledged(model: &mut Model, rtt_us: u32) {
+        peers(model, |peer| {
+            let Some(info) = &mut peer.raw.info else { return };
+            (info.unacked, info.rtt_us) = (1, rtt_us);
+        });
+    }
+
     #[test]
     fn an_answer_that_is_owed_or_a_window_that_is_closed() {
         let silent = |_: usize, model: &mut Model| {
@@ -213,6 +234,18 @@ mod tests {
                     "bytes for a moment",
                     heard(|_| (41, 40)).after(58, held_back),
                     Excluded("owe no answer"),
+                ),
+                (
+                    "not acknowledged yet",
+                    heard(|since| (50 + 100 * since, 90 + 100 * since))
+                        .stalled(|_, model| unacknowledged(model, 300)),
+                    Excluded("was sent to 2950 ms ago"),
+                ),
+                (
+                    "far away",
+                    heard(|since| (50 + 100 * since, 90 + 100 * since))
+                        .stalled(|_, model| unacknowledged(model, 2_000_000)),
+                    Fits(Certain, "at least: 2950 ms"),
                 ),
                 (
                     "host gone",

@@ -94,7 +94,7 @@ fn closed(case: &Case<'_>, last: &Model) -> Option<Result<Gone, Finding>> {
             now.local
         ))));
     }
-    let gone = |model: &Model| Some(model.listeners.got().map(|_| !listens(model, was.local))?);
+    let gone = |model: &Model| model.listeners.got().map(|_| !listens(model, was.local));
     let since_ns = case.since(gone);
     let agreeing = case.history.iter().rev().take_while(|model| gone(model) != Some(false));
     if agreeing.filter(|model| gone(model).is_some()).count() < TICKS_MIN {

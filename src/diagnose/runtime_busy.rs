@@ -4,6 +4,7 @@
 //! all the time, in user mode; completions and unread bytes pile up as with a blocked one.
 
 use super::case::{Case, ThreadSpan, number};
+use super::sq_not_flushed::{USER_TICKS_ONLY, reaps};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
 use crate::model::threads::is_tokio_worker;
@@ -76,6 +77,18 @@ fn judge(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Finding {
     if unreaped.is_none() && rings.iter().any(|ring| ring.sq_frozen) && kernel > 0 {
         return Finding::Excluded(format!(
             "Thread {tid} enters the kernel ({kernel} of {ticks} clock ticks): its loop turns and does not submit."
+        ));
+    }
+    let unsubmitted = unreaped.is_none() && rings.iter().any(|ring| ring.sq_frozen);
+    if let Some(ring) = rings.iter().find(|ring| ring.sq_frozen && reaps(ring)) {
+        return Finding::Excluded(format!(
+            "Ring {} has no completion waiting: thread {tid} reaps what the kernel completes, so its loop turns.",
+            ring.fd
+        ));
+    }
+    if unsubmitted && user < USER_TICKS_ONLY {
+        return Finding::Missing(format!(
+            "after {user} clock ticks of CPU time it cannot be told yet whether thread {tid} computes, or turns its loop and does not submit."
         ));
     }
     if ticks < TICKS_FEW {

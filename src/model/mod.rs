@@ -1,5 +1,6 @@
 //! From (previous, current) raw sample to rates, head room and ratios. Pure: no clock, no I/O.
 
+pub mod answers;
 mod base;
 mod build;
 mod peers;

@@ -7,6 +7,7 @@ use stallscope_probes::sample::{FdKindsRaw, PressureScope};
 use super::facts::Facts;
 use super::tables::scrolling;
 use super::text::{count, duration_ms, duration_ns, number, shown, why};
+use crate::model::answers::waiting;
 use crate::model::{Model, PeerModel, StallShare};
 
 /// The section's body: the last tick of the stall, or of the run.
@@ -88,9 +89,9 @@ fn clients(model: &Model) -> Markup {
                         td.num { (count(port.raw.unread_sockets.into())) }
                         @match port.raw.answers {
                             Some(answers) => {
-                                td.num { (count(answers.awaiting.into())) }
+                                td.num { (count(waiting(&answers).0.into())) }
                                 td.num {
-                                    @match answers.oldest_ms {
+                                    @match waiting(&answers).1 {
                                         Some(ms) => { (duration_ms(ms.into())) }
                                         None => { "–" }
                                     }

@@ -48,6 +48,7 @@ pub fn pressed(seq: u64) -> Model {
             oldest_ms: Some(3_200),
             last_sent_ms: Some(3_100),
             last_received_ms: Some(40),
+            ..AnswersRaw::default()
         });
     }
     model.active = Got(ActiveRaw {

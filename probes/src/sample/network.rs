@@ -96,6 +96,14 @@ pub struct AnswersRaw {
     pub last_sent_ms: Option<u32>,
     /// How long ago data last came in on any accepted connection, ms; `None`: never on any.
     pub last_received_ms: Option<u32>,
+    /// Connections whose last data in and last data out fell into one jiffy, and that got one segment
+    /// more than they sent, having sent several: where one segment asks and one answers they wait,
+    /// which is to be believed when it is so of all.
+    pub perhaps: u32,
+    /// How long ago that jiffy was for the one of them it was longest ago, ms.
+    pub perhaps_oldest_ms: Option<u32>,
+    /// Connections of which it is sure that they do not wait, having been answered.
+    pub answered: u32,
     /// Accepted connections that were never read from nor written to, though there is something to
     /// read: bytes, or the end of the stream.
     pub neglected: u32,

@@ -39,6 +39,14 @@ pub fn with(mut answers: AnswersRaw, socket: &Socket) -> Option<AnswersRaw> {
         answers.awaiting_unread += u32::from(unread_bytes > 0);
         answers.never_answered += u32::from(!has_sent);
         answers.oldest_ms = answers.oldest_ms.max(Some(traffic.last_received_ms));
+    } else if has_sent && has_received {
+        if may_wait(&traffic) {
+            answers.perhaps += 1;
+            let since_ms = Some(traffic.last_received_ms);
+            answers.perhaps_oldest_ms = answers.perhaps_oldest_ms.max(since_ms);
+        } else {
+            answers.answered += 1;
+        }
     }
     Some(answers)
 }
@@ -47,6 +55,17 @@ pub fn with(mut answers: AnswersRaw, socket: &Socket) -> Option<AnswersRaw> {
 const fn waits(traffic: &Traffic, unread_bytes: u32) -> bool {
     traffic.last_received_ms < traffic.last_sent_ms
         || (traffic.last_received_ms == traffic.last_sent_ms && unread_bytes > 0)
+}
+
+/// Answers that a connection must have had before its segments are compared: with fewer, a request
+/// of two segments looks the same.
+const SEGMENTS_OUT_MIN: u32 = 2;
+
+/// Whether the last segment in may have come after the last one out, within the same jiffy.
+const fn may_wait(traffic: &Traffic) -> bool {
+    traffic.last_received_ms == traffic.last_sent_ms
+        && traffic.segments_out >= SEGMENTS_OUT_MIN
+        && traffic.segments_in == traffic.segments_out + 1
 }
 
 fn least(known_ms: Option<u32>, ms: u32) -> Option<u32> {
@@ -81,6 +100,8 @@ mod tests {
             sent_bytes: bytes.1,
             last_received_ms: since_ms.0,
             last_sent_ms: since_ms.1,
+            segments_in: 0,
+            segments_out: 0,
         }
     }
 
@@ -141,9 +162,31 @@ mod tests {
             oldest_ms: Some(800),
             last_sent_ms: Some(300),
             last_received_ms: Some(600),
+            answered: 1,
+            ..AnswersRaw::default()
         };
         assert_eq!(of(&all), Some(expected));
         assert_eq!(of(&[]), Some(AnswersRaw::default()));
+    }
+
+    #[test]
+    fn within_a_jiffy_the_segments_may_tell() {
+        let open = |since_ms, segments: (u32, u32)| {
+            let (segments_in, segments_out) = segments;
+            let traffic = Traffic { segments_in, segments_out, ..traffic((9, 9), since_ms) };
+            socket(TcpState::Established, 0, Some(traffic))
+        };
+        for (since_ms, segments, expected) in [
+            ((500, 500), (8, 7), (1, 0)),
+            ((500, 500), (7, 7), (0, 1)),
+            ((500, 500), (2, 1), (0, 1)),
+            ((500, 500), (14, 7), (0, 1)),
+            ((500, 400), (8, 7), (0, 1)),
+            ((400, 500), (8, 7), (0, 0)),
+        ] {
+            let found = of(&[open(since_ms, segments)]).unwrap();
+            assert_eq!((found.perhaps, found.answered), expected, "{since_ms:?} {segments:?}");
+        }
     }
 
     #[test]

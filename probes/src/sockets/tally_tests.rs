@@ -108,6 +108,9 @@ fn a_captured_dump_with_info_tells_who_waits() {
         oldest_ms: Some(736),
         last_sent_ms: Some(416),
         last_received_ms: Some(368),
+        neglected: 2,
+        neglected_oldest_ms: Some(684),
+        ..AnswersRaw::default()
     };
     let counts = served(true);
     assert_eq!((counts.accepted_open, counts.queued, counts.close_wait), (7, 1, 2));

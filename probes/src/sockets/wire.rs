@@ -235,6 +235,10 @@ pub struct Traffic {
     pub last_sent_ms: u32,
     /// Since data was last received, ms; before that, since the connection was made.
     pub last_received_ms: u32,
+    /// Segments with data received.
+    pub segments_in: u32,
+    /// Segments with data sent.
+    pub segments_out: u32,
 }
 
 /// One netlink message.
@@ -362,6 +366,8 @@ pub fn traffic(bytes: &[u8]) -> Option<Traffic> {
         sent_bytes: u64_at(bytes, 200)?,
         last_sent_ms: u32_at(bytes, 44)?,
         last_received_ms: u32_at(bytes, 52)?,
+        segments_in: u32_at(bytes, 152)?,
+        segments_out: u32_at(bytes, 156)?,
     })
 }
 

@@ -45,7 +45,7 @@ pub fn accept(
         (None, None, None) if before.is_some() => Progress::None,
         (None, None, _) => Progress::Unknown,
     };
-    Look { at_ns, demand, progress }
+    Look { at_ns, demand, progress, since_ns: None }
 }
 
 fn by_page(then: Option<&AppModel>, now: &AppModel) -> Progress {
@@ -79,7 +79,7 @@ pub fn sibling(
         Some(_) => Progress::None,
         None => Progress::Unknown,
     };
-    Look { at_ns, demand, progress }
+    Look { at_ns, demand, progress, since_ns: None }
 }
 
 /// Whether two listeners get connections to the same address: SO_REUSEPORT (socket(7)).
@@ -104,7 +104,12 @@ pub fn gone(port: u16, refused: bool, now: &Model) -> Option<Look> {
         .then(|| format!("nobody listens on port {port} any more, and clients are refused"));
     if !open && !refused {
         // Without clients nobody is turned away.
-        return Some(Look { at_ns: now.at_ns, demand: None, progress: Progress::None });
+        return Some(Look {
+            at_ns: now.at_ns,
+            demand: None,
+            progress: Progress::None,
+            since_ns: None,
+        });
     }
     Some(condition(now.at_ns, demand))
 }

@@ -118,5 +118,5 @@ pub fn probe(now: &Model, thresholds: &Thresholds) -> Option<Look> {
         (Some(at_ns), None) => Progress::Made { at_ns, within_ns: 0 },
         (None, None) => Progress::Unknown,
     };
-    Some(Look { at_ns: now.at_ns, demand, progress })
+    Some(Look { at_ns: now.at_ns, demand, progress, since_ns: None })
 }

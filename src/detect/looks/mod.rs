@@ -33,7 +33,7 @@ pub fn stopped(now: &Model) -> Option<Look> {
         Some(_) => Progress::None,
         None => Progress::Made { at_ns: now.at_ns, within_ns: 0 },
     };
-    Some(Look { at_ns: now.at_ns, demand: demand.map(str::to_owned), progress })
+    Some(Look { at_ns: now.at_ns, demand: demand.map(str::to_owned), progress, since_ns: None })
 }
 
 /// A state that is a stall for as long as it holds: demand in words, or none and all is well.
@@ -42,7 +42,7 @@ fn condition(at_ns: u64, demand: Option<String>) -> Look {
         Some(_) => Progress::None,
         None => Progress::Made { at_ns, within_ns: 0 },
     };
-    Look { at_ns, demand, progress }
+    Look { at_ns, demand, progress, since_ns: None }
 }
 
 /// Whether some thread of the runtime waits for events: its loop turns, or has nothing to do.

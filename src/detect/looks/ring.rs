@@ -4,6 +4,7 @@ use stallscope_probes::sample::RingState;
 
 use super::any_waiting;
 use crate::detect::track::{Look, Progress};
+use crate::model::answers::waiting;
 use crate::model::{Model, RingModel};
 
 /// One side of a ring.
@@ -39,12 +40,12 @@ pub fn ring(before: Option<&RingModel>, ring: &RingModel, side: Side, now: &Mode
             .filter(|pending| *pending > 0 && (!any_waiting(now) || clients_wait(now)))
             .map(|pending| format!("{pending} unreaped completions in ring {}", ring.fd)),
     };
-    Some(Look { at_ns: ring.at_ns, demand, progress })
+    Some(Look { at_ns: ring.at_ns, demand, progress, since_ns: None })
 }
 
 fn clients_wait(now: &Model) -> bool {
     let waits = |raw: &stallscope_probes::sample::ServedRaw| {
-        raw.unread_bytes > 0 || raw.answers.is_some_and(|answers| answers.awaiting > 0)
+        raw.unread_bytes > 0 || raw.answers.is_some_and(|answers| waiting(&answers).0 > 0)
     };
     now.queued() > Some(0) || now.all_served().iter().any(|served| waits(&served.raw))
 }

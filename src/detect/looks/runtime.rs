@@ -5,6 +5,7 @@ use stallscope_probes::sample::{AnswersRaw, TcpState};
 use super::{any_waiting, condition};
 use crate::detect::thresholds::{REQUEST_YOUNG_MS, Thresholds};
 use crate::detect::track::{Look, Progress};
+use crate::model::answers::waiting;
 use crate::model::{AppModel, Model, PeerModel, ServedModel};
 
 /// The event loop, told by the server's own page.
@@ -22,7 +23,7 @@ pub fn beat(before: Option<&AppModel>, now: &Model, thresholds: &Thresholds) -> 
     } else {
         Progress::Unknown
     };
-    Some(Look { at_ns: now.at_ns, demand: clients_waiting(now, app), progress })
+    Some(Look { at_ns: now.at_ns, demand: clients_waiting(now, app), progress, since_ns: None })
 }
 
 fn last_sign_of_life(app: &AppModel) -> Option<u64> {
@@ -73,7 +74,7 @@ pub fn unread(before: Option<&ServedModel>, served: &ServedModel, now: &Model) -
             served.raw.unread_bytes, served.raw.unread_sockets, served.raw.port
         )
     });
-    Some(Look { at_ns: served.at_ns, demand, progress })
+    Some(Look { at_ns: served.at_ns, demand, progress, since_ns: None })
 }
 
 /// Requests that were taken and not answered, on the connections to one port. `None` when there
@@ -96,11 +97,11 @@ pub fn answers(before: Option<&ServedModel>, served: &ServedModel) -> Option<Loo
             }
         }
     };
-    let waits = now.awaiting > 0 && now.oldest_ms.is_some_and(|ms| ms >= REQUEST_YOUNG_MS);
-    let demand = waits.then(|| {
-        format!("{} connections to port {} wait for an answer", now.awaiting, served.raw.port)
-    });
-    Some(Look { at_ns: served.at_ns, demand, progress })
+    let (waiting, oldest_ms) = waiting(&now);
+    let waits = waiting > 0 && oldest_ms.is_some_and(|ms| ms >= REQUEST_YOUNG_MS);
+    let demand = waits
+        .then(|| format!("{waiting} connections to port {} wait for an answer", served.raw.port));
+    Some(Look { at_ns: served.at_ns, demand, progress, since_ns: oldest_request_ns(served) })
 }
 
 /// Instants in `struct tcp_info` are in milliseconds and made from jiffies (10 ms at worst), each
@@ -116,7 +117,7 @@ fn last_sent_ns(served: &ServedModel, answers: &AnswersRaw) -> Option<u64> {
 /// request if that came later.
 pub fn oldest_request_ns(served: &ServedModel) -> Option<u64> {
     let answers = served.raw.answers?;
-    let oldest_ns = served.at_ns.saturating_sub(u64::from(answers.oldest_ms?) * MS);
+    let oldest_ns = served.at_ns.saturating_sub(u64::from(waiting(&answers).1?) * MS);
     Some(last_sent_ns(served, &answers).map_or(oldest_ns, |sent_ns| sent_ns.max(oldest_ns)))
 }
 
@@ -133,7 +134,7 @@ pub fn answers_by_page(before: Option<&AppModel>, now: &Model) -> Option<Look> {
     };
     let waiting = app.raw.requests.saturating_sub(app.raw.responses);
     let demand = (waiting > 0).then(|| format!("{waiting} requests without a response"));
-    Some(Look { at_ns: now.at_ns, demand, progress })
+    Some(Look { at_ns: now.at_ns, demand, progress, since_ns: None })
 }
 
 /// Connections that were accepted and never looked at, while the loop has nothing to do.
@@ -150,9 +151,14 @@ pub fn neglected(served: &ServedModel, now: &Model) -> Option<Look> {
     });
     let idle = any_waiting(now) && now.runtime_threads().all(|thread| !wants_cpu(thread));
     if demand.is_some() && !idle {
-        return Some(Look { at_ns: served.at_ns, demand, progress: Progress::Unknown });
+        return Some(Look {
+            at_ns: served.at_ns,
+            demand,
+            progress: Progress::Unknown,
+            since_ns: None,
+        });
     }
-    Some(condition(served.at_ns, demand))
+    Some(Look { since_ns: oldest_neglected_ns(served), ..condition(served.at_ns, demand) })
 }
 
 /// Since when the oldest of them has waited, by the last census of the port.

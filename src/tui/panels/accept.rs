@@ -147,12 +147,13 @@ fn census(port: &ServedModel, now_ns: u64, width: u16, theme: Theme) -> Line<'st
 
 /// Connections on which data came in, and nothing went out since.
 fn unanswered(port: &ServedModel, width: u16, theme: Theme) -> Option<Line<'static>> {
-    let answers = port.raw.answers.filter(|answers| answers.awaiting > 0)?;
-    let count = answers.awaiting;
-    let oldest = answers
-        .oldest_ms
+    let (count, oldest_ms) = crate::model::answers::waiting(&port.raw.answers?);
+    if count == 0 {
+        return None;
+    }
+    let oldest = oldest_ms
         .map_or_else(String::new, |ms| format!(", oldest {}", units::span_ms(f64::from(ms))));
-    let late = answers.oldest_ms.is_some_and(|ms| ms >= UNANSWERED_WARN_MS);
+    let late = oldest_ms.is_some_and(|ms| ms >= UNANSWERED_WARN_MS);
     let choices = [
         format!("waiting for an answer: {count}{oldest}"),
         format!("{count} await an answer{oldest}"),

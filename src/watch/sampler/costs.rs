@@ -38,7 +38,7 @@ const PACES: [(ProbeId, u64, u64, u64); 10] = [
     (ProbeId::FdCensus, 250 * MS, 5, 0),
     // The walk alone takes half a millisecond: at every tick it would use up the savings within half
     // a minute, and a stall that lasts longer would be looked at once a second.
-    (ProbeId::Connections, 1_000 * MS, 5, 200 * MS),
+    (ProbeId::Connections, 400 * MS, 5, 200 * MS),
     (ProbeId::Peers, 500 * MS, 3, 200 * MS),
     // Takes the ring's lock: never oftener than this unless something is wrong.
     (ProbeId::RingFdinfo, 2_000 * MS, 3, 0),
@@ -158,8 +158,8 @@ mod tests {
         let cost_ns = MS / 100;
         // Since the last read, what asks, whether it is due.
         for (probe, ago_ns, suspicious, due) in [
-            (ProbeId::Connections, 900 * MS, calm, false),
-            (ProbeId::Connections, 1_100 * MS, calm, true),
+            (ProbeId::Connections, 350 * MS, calm, false),
+            (ProbeId::Connections, 450 * MS, calm, true),
             (ProbeId::Connections, 150 * MS, hurried, false),
             (ProbeId::Connections, 200 * MS, hurried, true),
             (ProbeId::Epolls, 400 * MS, hurried, false),

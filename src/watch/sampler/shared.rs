@@ -99,7 +99,9 @@ mod tests {
 
     #[test]
     fn either_table_beyond_four_fifths_is_filling() {
-        let none = || Reading::absent(Why::Unsupported, "no");
+        fn none<T>() -> Reading<T> {
+            Reading::absent(Why::Unsupported, "no")
+        }
         let files = |open, max| Reading::Got(FileTableRaw { open, max, exempt: None });
         let conntrack = |entries, max| {
             let counts = ConntrackRaw { entries, max, drops: 0, early_drops: 0, insert_failed: 0 };

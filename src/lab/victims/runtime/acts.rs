@@ -121,7 +121,7 @@ fn read_pipe() -> std::io::Result<Prepared> {
     Ok(Arc::new(move || {
         // Held, and never written to: closed, it would end the wait.
         let _silent = &writer;
-        (&reader).read(&mut [0]).ok();
+        (&reader).read_exact(&mut [0]).ok();
     }))
 }
 
@@ -131,6 +131,6 @@ fn read_socket() -> std::io::Result<Prepared> {
     let (peer, _) = listener.accept()?;
     Ok(Arc::new(move || {
         let _silent = &peer;
-        (&stream).read(&mut [0]).ok();
+        (&stream).read_exact(&mut [0]).ok();
     }))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,6 +14,7 @@ use super::Stage;
 use super::acts::Act;
 use super::requests::{answers, parser};
 use crate::diagnose::verdict::Cause;
+use crate::kit::now_ns;
 
 /// Pause after an accept that failed.
 const BACK_OFF: Duration = Duration::from_millis(10);
@@ -86,18 +87,18 @@ pub(super) fn acts(options: &Options, act: Act) -> anyhow::Result<()> {
 /// by `?`; the listener is closed with it, or lives on elsewhere.
 pub(super) fn ends_accepting(options: &Options, closes: bool) -> anyhow::Result<()> {
     run(options, async move |listener, stage| {
-        let ready = Instant::now();
-        while ready.elapsed() < stage.after {
+        let due_ns = stage.due_ns();
+        while now_ns() < due_ns {
             tokio::spawn(serve(accept(&listener).await));
         }
         if closes {
             drop(listener);
             stage.ground.fault_begins(Cause::ListenerGone.id());
-            std::future::pending().await
+            std::future::pending::<()>().await;
         } else {
             stage.ground.fault_begins(Cause::AcceptNotArmed.id());
             let _alive = listener;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     })
 }

@@ -12,6 +12,7 @@ mod ring_stalls;
 use std::time::Duration;
 
 use super::{Ground, Options, Run};
+use crate::kit::now_ns;
 use acts::Act;
 
 /// By name.
@@ -64,5 +65,10 @@ struct Stage {
 impl Stage {
     fn new(options: &Options) -> anyhow::Result<Self> {
         Ok(Self { ground: Ground::open(options)?, after: options.after })
+    }
+
+    /// When the fault is due, for a server that gets ready now, `CLOCK_MONOTONIC` ns.
+    fn due_ns(&self) -> u64 {
+        now_ns() + u64::try_from(self.after.as_nanos()).unwrap_or(u64::MAX / 2)
     }
 }

@@ -1,7 +1,7 @@
 //! A monoio server: another runtime on a ring of its own, that waits in `io_uring_enter` where
 //! tokio-uring waits in epoll.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use monoio::buf::SliceMut;
@@ -13,6 +13,7 @@ use super::Stage;
 use super::acts::Act;
 use super::requests::{Answers, answers, parser};
 use crate::diagnose::verdict::Cause;
+use crate::kit::now_ns;
 
 /// Pause after an accept that failed.
 const BACK_OFF: Duration = Duration::from_millis(10);
@@ -85,12 +86,12 @@ pub(super) fn acts(options: &Options, act: Act) -> anyhow::Result<()> {
 /// The accept loop ends with the first connection after the fault's time; the listener lives on.
 pub(super) fn ends_accepting(options: &Options) -> anyhow::Result<()> {
     run(options, async |listener, stage| {
-        let ready = Instant::now();
-        while ready.elapsed() < stage.after {
+        let due_ns = stage.due_ns();
+        while now_ns() < due_ns {
             monoio::spawn(serve(accept(&listener).await));
         }
         stage.ground.fault_begins(Cause::AcceptNotArmed.id());
         let _alive = listener;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
 }

@@ -1,6 +1,6 @@
 //! A tokio-uring server, and what goes wrong on its thread or in its accept loop.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio_uring::buf::BoundedBuf as _;
@@ -11,6 +11,7 @@ use super::Stage;
 use super::acts::Act;
 use super::requests::{Answers, answers, parser};
 use crate::diagnose::verdict::Cause;
+use crate::kit::now_ns;
 
 /// Pause after an accept that failed.
 const BACK_OFF: Duration = Duration::from_millis(10);
@@ -87,19 +88,19 @@ pub(super) fn acts(options: &Options, act: Act) -> anyhow::Result<()> {
 /// by `?`; the listener is closed with it, or lives on elsewhere.
 pub(super) fn ends_accepting(options: &Options, closes: bool) -> anyhow::Result<()> {
     run(options, &tokio_uring::builder(), async move |listener, stage| {
-        let ready = Instant::now();
-        while ready.elapsed() < stage.after {
+        let due_ns = stage.due_ns();
+        while now_ns() < due_ns {
             tokio_uring::spawn(serve(accept(&listener).await));
         }
         // No accept is in flight: its operation would keep the socket open (`io/accept.rs`).
         if closes {
             drop(listener);
             stage.ground.fault_begins(Cause::ListenerGone.id());
-            std::future::pending().await
+            std::future::pending::<()>().await;
         } else {
             stage.ground.fault_begins(Cause::AcceptNotArmed.id());
             let _alive = listener;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     })
 }
@@ -110,8 +111,8 @@ pub(super) fn ends_accepting(options: &Options, closes: bool) -> anyhow::Result<
 /// completion is thrown away (`driver/mod.rs remove_op`, `Lifecycle::complete`).
 pub(super) fn cancels_accepts(options: &Options) -> anyhow::Result<()> {
     run(options, &tokio_uring::builder(), async |listener, stage| {
-        let ready = Instant::now();
-        while ready.elapsed() < stage.after {
+        let due_ns = stage.due_ns();
+        while now_ns() < due_ns {
             tokio_uring::spawn(serve(accept(&listener).await));
         }
         loop {

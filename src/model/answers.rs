@@ -1,0 +1,42 @@
+//! Connections that wait for an answer, by a census.
+
+use stallscope_probes::sample::AnswersRaw;
+
+/// So many connections of which the segments say that they wait, and none that says otherwise, are
+/// no accident.
+const ALL_OF_SO_MANY: u32 = 4;
+
+/// How many connections wait for an answer, and how long the one that waits longest has done so, ms.
+pub fn waiting(answers: &AnswersRaw) -> (u32, Option<u32>) {
+    if answers.answered == 0 && answers.perhaps >= ALL_OF_SO_MANY {
+        let count = answers.awaiting.saturating_add(answers.perhaps);
+        (count, answers.oldest_ms.max(answers.perhaps_oldest_ms))
+    } else {
+        (answers.awaiting, answers.oldest_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_believed_when_they_say_it_of_all() {
+        let of = |awaiting, perhaps, answered| {
+            let answers = AnswersRaw {
+                awaiting,
+                oldest_ms: (awaiting > 0).then_some(10),
+                perhaps,
+                perhaps_oldest_ms: (perhaps > 0).then_some(50),
+                answered,
+                ..AnswersRaw::default()
+            };
+            waiting(&answers)
+        };
+        assert_eq!(of(0, 32, 0), (32, Some(50)));
+        assert_eq!(of(2, 30, 0), (32, Some(50)));
+        assert_eq!(of(2, 30, 1), (2, Some(10)));
+        assert_eq!(of(0, 3, 0), (0, None));
+        assert_eq!(of(0, 0, 9), (0, None));
+    }
+}
