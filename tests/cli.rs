@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use stallscope::watch::event::{Anchor, EndReason, Environment, Target};
-use stallscope::watch::recording::{Frame, Header, Writer};
+use stallscope::watch::recording::{Frame, Header, MAGIC, VERSION, Writer};
 use stallscope_probes::{Reading, Why};
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ fn help_of_the_watcher() {
 #[test]
 fn help_of_the_whole() {
     insta::assert_snapshot!("help", help(&[]));
-    for command in ["serve", "load", "demo"] {
+    for command in ["serve", "load", "demo", "lab"] {
         insta::assert_snapshot!(format!("help_{command}"), help(&[command]));
     }
 }
@@ -64,7 +64,7 @@ fn help_of_the_whole() {
 #[test]
 fn the_watcher_alone_has_no_servers() {
     insta::assert_snapshot!("help_watcher_alone", help(&[]));
-    for command in ["serve", "load", "demo"] {
+    for command in ["serve", "load", "demo", "lab"] {
         let printed = stallscope(&[command]);
         assert_eq!(printed.status, 2, "{printed:?}");
         assert!(printed.stderr.contains("unrecognized subcommand"), "{printed:?}");
@@ -210,7 +210,8 @@ fn files_that_are_no_recordings() {
             "this is no stallscope recording",
         );
         fails(&[command, &file("newer", b"STALLREC\x09\0")], "format version 9");
-        fails(&[command, &file("cut", b"STALLREC\x02\0\x10\0")], "no readable header");
+        let cut = [&MAGIC[..], &VERSION.to_le_bytes(), b"\x10\0"].concat();
+        fails(&[command, &file("cut", &cut)], "no readable header");
     }
     assert!(!folder.path().join("foreign.html").exists());
 }

@@ -55,7 +55,7 @@ fn record(folder: &Path) -> Value {
 fn a_stall_is_found_both_ways_and_a_twin_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
-    let only = "serve-runtime-blocked,serve-tokio-healthy";
+    let only = "serve-sq-not-flushed,serve-tokio-healthy";
     let printed = lab(&["matrix", "--json", "--only", only, "--out", out]);
     let matrix = printed.json();
     assert_eq!(printed.status, 0, "{matrix:#}");
@@ -64,9 +64,9 @@ fn a_stall_is_found_both_ways_and_a_twin_is_left_alone() {
         (Some(true), Some(4))
     );
 
-    let stall = folder.path().join("serve-runtime-blocked/0");
+    let stall = folder.path().join("serve-sq-not-flushed/0");
     let run = record(&stall);
-    assert_eq!(run["truth"]["cause"], "runtime-blocked");
+    assert_eq!(run["truth"]["cause"], "sq-not-flushed");
     assert!(run["ways"][0]["onset_error_ms"].as_f64().unwrap().abs() <= 250.0, "{run:#}");
     for file in ["truth.json", "victim.log", "load-0.json"] {
         assert!(stall.join(file).is_file(), "{file}");
@@ -79,7 +79,7 @@ fn a_stall_is_found_both_ways_and_a_twin_is_left_alone() {
             serde_json::from_slice(&std::fs::read(stall.join(way).with_extension("json")).unwrap())
                 .unwrap();
         let last = verdicts.as_array().unwrap().last().unwrap();
-        assert_eq!(last["cause"], "runtime-blocked");
+        assert_eq!(last["cause"], "sq-not-flushed");
         assert_eq!(last["before_watch"], way == "after");
     }
     let load: Value =
@@ -109,7 +109,7 @@ fn an_interrupt_ends_everything_that_was_started() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
     let watched = |folder: &Path| {
         std::fs::metadata(folder.join("before.jsonl")).is_ok_and(|file| file.len() > 0)
     };

@@ -54,10 +54,7 @@ impl Victim {
         let mut answer = [0; 39];
         match client.read_exact(&mut answer) {
             Ok(()) => {
-                assert_eq!(
-                    &answer[..],
-                    b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"[..39].as_ref()
-                );
+                assert_eq!(&answer[..], &b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"[..39]);
                 true
             }
             Err(error) => {

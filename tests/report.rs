@@ -9,6 +9,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use report_fixture as fixture;
 use scraper::{ElementRef, Html, Selector};
+use stallscope::diagnose::verdict::{Link, Part};
 use stallscope::report::{html, markdown, verdict_paragraph};
 use stallscope::watch::event::{Event, Incident};
 
@@ -152,7 +153,8 @@ fn poison(incident: &mut Incident, text: &str) {
                 put(&mut verdict.summary);
                 verdict.next = vec![text.to_owned()];
                 verdict.unknowable = vec![text.to_owned()];
-                verdict.chain.iter_mut().for_each(|link| text.clone_into(&mut link.what));
+                let link = |part| Link { at_ns: 1, what: text.to_owned(), part };
+                verdict.chain = vec![link(Part::Cause), link(Part::Consequence)];
                 for item in &mut verdict.evidence {
                     put(&mut item.signal);
                     put(&mut item.unit);
@@ -211,6 +213,9 @@ fn poison_model(model: &mut stallscope::model::Model, text: &str) {
         }
     }
     model.served = Reading::absent(Why::Malformed, text);
+    model.tables = Reading::absent(Why::Malformed, text);
+    model.epolls = Reading::absent(Why::Malformed, text);
+    model.active = Reading::absent(Why::Malformed, text);
 }
 
 /// A short run with everything in it.
@@ -218,6 +223,9 @@ fn small() -> Incident {
     let mut incident = fixture::sq_not_flushed();
     incident.models = incident.models.iter().step_by(20).cloned().collect();
     incident.profiles = vec![incident.profiles[2].clone(), incident.profiles[10].clone()];
+    let foreseen = fixture::accept_not_armed().events.swap_remove(0);
+    assert!(matches!(foreseen, Event::Forecast(_)));
+    incident.events.push(foreseen);
     incident
 }
 

@@ -109,6 +109,20 @@ fn tcp_sockets(criterion: &mut Criterion) {
         let mut census = || tracker.update(diag.connections(&wanted).got().unwrap().clone());
         print_cpu("census", sockets, &mut census);
         group.bench_function(BenchmarkId::new("census", sockets), |bench| bench.iter(&mut census));
+        let asking = Wanted { answers: true, ..wanted };
+        let mut alive_info = || {
+            let alive = diag.connections_alive(&asking);
+            tracker.update_alive(alive.got().unwrap().clone(), &before)
+        };
+        print_cpu("alive, answers", sockets, &mut alive_info);
+        group.bench_function(BenchmarkId::new("alive, answers", sockets), |bench| {
+            bench.iter(&mut alive_info);
+        });
+        let mut census_info = || tracker.update(diag.connections(&asking).got().unwrap().clone());
+        print_cpu("census, answers", sockets, &mut census_info);
+        group.bench_function(BenchmarkId::new("census, answers", sockets), |bench| {
+            bench.iter(&mut census_info);
+        });
         let mut nobody = || diag.connections(&Wanted::new(&[1], (1, 1)));
         print_cpu("census of nothing", sockets, &mut nobody);
         group.bench_function(BenchmarkId::new("census of nothing", sockets), |bench| {

@@ -1,8 +1,8 @@
 //! epoll instances: which of the target's listening sockets its event loop watches.
 //!
 //! `/proc/PID/fdinfo/FD` of an epoll instance has a line for each fd it watches. Printing them takes
-//! the mutex of the instance (`ep_show_fdinfo`, `fs/eventpoll.c`), which epoll_wait(2) needs to hand
-//! out events and epoll_ctl(2) to change the set; and `seq_file` starts over with twice the room until
+//! the mutex of the instance (`ep_show_fdinfo`, `fs/eventpoll.c`), which `epoll_wait(2)` needs to hand
+//! out events and `epoll_ctl(2)` to change the set; and `seq_file` starts over with twice the room until
 //! all fits. So it is read on suspicion only, and not often.
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::sample::{EPOLLS_MAX, EpollRaw, LISTENERS_MAX};
 /// Bytes read of one instance: 12,000 fds or so. What lies beyond is not looked at.
 pub const FDINFO_MAX_BYTES: u64 = 1024 * 1024;
 
-/// `EPOLLIN | EPOLLRDNORM` (epoll_ctl(2)): a listening socket with a connection to accept is
+/// `EPOLLIN | EPOLLRDNORM` (`epoll_ctl(2)`): a listening socket with a connection to accept is
 /// readable. A one-shot interest that has fired has neither left (`ep_send_events`).
 const READABLE: u32 = 0x001 | 0x040;
 
@@ -42,7 +42,7 @@ pub fn read(
     Reading::Got(found)
 }
 
-/// Parses the fdinfo of one instance (proc_pid_fdinfo(5)); of the fds it watches, those are told
+/// Parses the fdinfo of one instance (`proc_pid_fdinfo(5)`); of the fds it watches, those are told
 /// whose inode is one of `listeners`. The line that a cut left unfinished is dropped.
 ///
 /// Numbers of sockets and pipes come from one sequence (`get_next_ino`, `fs/inode.c`), so that of a

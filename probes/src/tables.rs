@@ -122,7 +122,7 @@ fn read_exempt(process: &Path) -> Option<bool> {
     }
 }
 
-/// Parses `file-nr`: open files and the maximum (proc_sys_fs(5)); the number between them has been 0
+/// Parses `file-nr`: open files and the maximum (`proc_sys_fs(5)`); the number between them has been 0
 /// since 2.6.
 pub fn parse_file_nr(bytes: &[u8]) -> Reading<(u64, u64)> {
     let text = String::from_utf8_lossy(bytes);
@@ -183,7 +183,7 @@ pub fn parse_conntrack_max(bytes: &[u8]) -> Reading<u32> {
     }
 }
 
-/// Whether the line `CapEff` of `status` (proc_pid_status(5)) has this capability.
+/// Whether the line `CapEff` of `status` (`proc_pid_status(5)`) has this capability.
 pub fn parse_has_capability(status: &[u8], capability: u32) -> Option<bool> {
     let text = String::from_utf8_lossy(status);
     let line = text.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
@@ -191,7 +191,7 @@ pub fn parse_has_capability(status: &[u8], capability: u32) -> Option<bool> {
     Some(set.checked_shr(capability)? & 1 == 1)
 }
 
-/// Whether this `uid_map` (user_namespaces(7)) is that of the first user namespace: all ids, each
+/// Whether this `uid_map` (`user_namespaces(7)`) is that of the first user namespace: all ids, each
 /// as itself.
 pub fn is_first_user_namespace(uid_map: &[u8]) -> bool {
     let text = String::from_utf8_lossy(uid_map);

@@ -298,8 +298,9 @@ fn healthy(args: &HealthyArgs) -> anyhow::Result<ExitCode> {
         });
         format!("{}\n", line(&whole))
     } else {
-        let notes: String = soak.notes.iter().map(|note| format!("{note}\n")).collect();
-        format!("{notes}{}\n", soak.line())
+        let mut lines = soak.notes.clone();
+        lines.push(soak.line());
+        format!("{}\n", lines.join("\n"))
     };
     print(&text)?;
     Ok(ExitCode::from(if soak.is_fine() { EXIT_OK } else { EXIT_STALLED }))

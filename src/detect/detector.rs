@@ -384,5 +384,5 @@ fn has_spare_accepts(now: &Model) -> bool {
     accepts > listeners.saturating_mul(2)
 }
 
-/// IORING_OP_ACCEPT (`linux/io_uring.h`).
+/// `IORING_OP_ACCEPT` (`linux/io_uring.h`).
 const OP_ACCEPT: u8 = 13;

@@ -1,8 +1,8 @@
 //! `accept-eagain-storm`: accepts fail at once with EAGAIN, and the loop tries again at once.
 //!
 //! On kernels up to 5.15 an accept through io_uring on a non-blocking listener (tokio's, handed over
-//! with `from_std`) fails instead of waiting (`io_uring/net.c io_accept`, REQ_F_NOWAIT); newer ones do
-//! the same when asked to (IORING_ACCEPT_DONTWAIT).
+//! with `from_std`) fails instead of waiting (`io_uring/net.c io_accept`, `REQ_F_NOWAIT`); newer ones do
+//! the same when asked to (`IORING_ACCEPT_DONTWAIT`).
 
 use super::case::{Case, number};
 use super::verdict::Confidence;

@@ -17,7 +17,7 @@ pub(super) const NEXT: &[&str] = &[
     "The clients that were lost get no answer until they give up; a restart frees their fds.",
 ];
 
-/// IORING_OP_ACCEPT.
+/// `IORING_OP_ACCEPT`.
 const OP_ACCEPT: u8 = 13;
 /// An accept loop per listener has one in flight; by design some servers keep a few.
 const ARMED_FEW: u32 = 2;

@@ -16,7 +16,7 @@ pub(super) const NEXT: &[&str] = &[
     "A restart clears it. Supervise the accept loop: never leave it by `?`, log and go on after an error, and end the process when it ends.",
 ];
 
-/// IORING_OP_ACCEPT.
+/// `IORING_OP_ACCEPT`.
 const OP_ACCEPT: u8 = 13;
 /// Reads of the operations in flight that must agree. On kernels before 6.16 a read that did not
 /// get the ring's lock leaves armed accepts out (`io_uring/fdinfo.c`), and every third or fourth
@@ -50,15 +50,14 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
             || (answering && thread.waiting + thread.running > 0)
     };
     let Some(thread) = threads.iter().find(turns) else {
-        return match threads.is_empty()
+        return if threads.is_empty()
             || threads.iter().all(|thread| thread.blocked + thread.running + thread.waiting == 0)
         {
-            true => Finding::Missing(String::from(
-                "where the runtime's thread sleeps could not be read.",
-            )),
-            false => Finding::Excluded(String::from(
+            Finding::Missing(String::from("where the runtime's thread sleeps could not be read."))
+        } else {
+            Finding::Excluded(String::from(
                 "The runtime's thread does not come back to wait for events: nobody could accept.",
-            )),
+            ))
         };
     };
     if let Some(ring) = case.rings().iter().find(|ring| ring.sq_frozen || ring.cq_frozen) {

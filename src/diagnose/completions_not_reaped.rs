@@ -23,11 +23,10 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     let rings = case.rings();
     let frozen = rings.iter().filter(|ring| ring.cq_frozen);
     let Some(ring) = frozen.max_by_key(|ring| ring.last.cq_pending()) else {
-        return match rings.is_empty() {
-            true => super::sq_not_flushed::no_rings(case),
-            false => {
-                Finding::Excluded(String::from("No ring holds completions that nobody reaps."))
-            }
+        return if rings.is_empty() {
+            super::sq_not_flushed::no_rings(case)
+        } else {
+            Finding::Excluded(String::from("No ring holds completions that nobody reaps."))
         };
     };
     if ring.reads < READS_MIN {

@@ -28,12 +28,14 @@ pub(super) const NEXT: &[&str] = &[
     "Let the process end when its accept loop does, or supervise the loop; never `?` out of it.",
 ];
 
-/// Connections that share a local port that nobody listens on. One may have been bound by hand,
-/// and one ephemeral port may lead to two destinations; three were accepted.
-const SHARED_PORT_MIN: usize = 3;
-
+/// Connections that share a local port below the ephemeral ones were accepted there; a single one
+/// may have been bound by hand.
+const SHARED_PORT_MIN: usize = 2;
+/// One ephemeral port may lead to two destinations (`__inet_hash_connect`): there it takes more,
+/// and all of them from ports that clients take.
+const SHARED_EPHEMERAL_PORT_MIN: usize = 3;
 /// Where ephemeral ports begin by default (`net.ipv4.ip_local_port_range`, ip(7)).
-const CLIENTS_FROM: u16 = 32_768;
+const EPHEMERAL_FROM: u16 = 32_768;
 
 /// A listening socket that is no more, or must have been there.
 struct Gone {
@@ -174,15 +176,21 @@ pub(super) fn accepted_on(case: &Case<'_>) -> BTreeSet<u16> {
     ports
 }
 
-/// Local ports that several connections share, and how many: from ports that clients take. Services
-/// that the target calls are at lower ones.
+/// Local ports of connections that were accepted, by all that shows now, and how many.
 fn shared_ports(last: &Model) -> BTreeMap<u16, usize> {
-    let clients_from = last.ports.got().map_or(CLIENTS_FROM, |ports| ports.range.0);
+    let (low, high) = last.ports.got().map_or((EPHEMERAL_FROM, u16::MAX), |ports| ports.range);
+    let is_ephemeral = |port: u16| (low..=high).contains(&port);
     let mut shared: BTreeMap<u16, usize> = BTreeMap::new();
-    for peer in last.all_peers().iter().filter(|peer| peer.raw.remote.port() >= clients_from) {
-        *shared.entry(peer.raw.local_port).or_default() += 1;
+    for peer in last.all_peers() {
+        let (local, remote) = (peer.raw.local_port, peer.raw.remote.port());
+        if !is_ephemeral(local) || remote >= low {
+            *shared.entry(local).or_default() += 1;
+        }
     }
-    shared.retain(|_, count| *count >= SHARED_PORT_MIN);
+    shared.retain(|port, count| {
+        let least = if is_ephemeral(*port) { SHARED_EPHEMERAL_PORT_MIN } else { SHARED_PORT_MIN };
+        *count >= least
+    });
     shared
 }
 
@@ -273,10 +281,10 @@ mod tests {
     }
 
     /// Connections that the server accepted before its listener was closed.
-    fn accepted(model: &mut Model, connections: u16) {
+    fn accepted(model: &mut Model, port: u16, connections: u16) {
         let one = |at: u16| {
             let mut peer = kafka_peer(model.at_ns);
-            peer.raw.local_port = PORT;
+            peer.raw.local_port = port;
             peer.raw.remote = ([10, 0, 0, 99], 50_000 + at).into();
             peer.raw.state = TcpState::Established;
             peer
@@ -367,18 +375,28 @@ mod tests {
                 ),
                 (
                     "connections share a port",
-                    late().throughout(|_, model| accepted(model, 3)),
-                    Fits(Likely, "still open: 3 connections"),
+                    late().throughout(|_, model| accepted(model, PORT, 2)),
+                    Fits(Likely, "still open: 2 connections"),
                 ),
                 (
-                    "two connections of its own making may share a port",
-                    late().throughout(|_, model| accepted(model, 2)),
+                    "one may be bound by hand",
+                    late().throughout(|_, model| accepted(model, PORT, 1)),
+                    Excluded("no listening socket"),
+                ),
+                (
+                    "a server on an ephemeral port",
+                    late().throughout(|_, model| accepted(model, 40_000, 3)),
+                    Fits(Likely, "port 40000"),
+                ),
+                (
+                    "two connections of its own making may share an ephemeral port",
+                    late().throughout(|_, model| accepted(model, 40_000, 2)),
                     Excluded("no listening socket"),
                 ),
                 (
                     "services are no clients",
                     late().throughout(|_, model| {
-                        accepted(model, 3);
+                        accepted(model, 40_000, 3);
                         peers(model, |peer| peer.raw.remote.set_port(9092));
                     }),
                     Excluded("no listening socket"),
@@ -388,7 +406,7 @@ mod tests {
                     "the port is listened on",
                     Story::new(StallKind::Listener)
                         .attached_late()
-                        .throughout(|_, model| accepted(model, 9)),
+                        .throughout(|_, model| accepted(model, PORT, 9)),
                     Excluded("listens on"),
                 ),
             ],

@@ -1,9 +1,9 @@
 //! `taskrun-deferred`: the ring runs its completions only inside a call that the runtime never
 //! makes.
 //!
-//! With IORING_SETUP_DEFER_TASKRUN completions are made only in io_uring_enter(2) with
-//! IORING_ENTER_GETEVENTS, called by the thread that submits; tokio-uring 0.5.0 waits in epoll and
-//! never passes it. With IORING_SETUP_IOPOLL and no SQPOLL the same holds. An accept stays armed
+//! With `IORING_SETUP_DEFER_TASKRUN` completions are made only in `io_uring_enter(2)` with
+//! `IORING_ENTER_GETEVENTS`, called by the thread that submits; tokio-uring 0.5.0 waits in epoll and
+//! never passes it. With `IORING_SETUP_IOPOLL` and no SQPOLL the same holds. An accept stays armed
 //! while connections wait, and the completion queue never moves. Setup flags cannot be read from
 //! outside, so the combination is the evidence.
 
@@ -19,7 +19,7 @@ pub(super) const NEXT: &[&str] = &[
     "A restart does not help: it is so from the first connection on.",
 ];
 
-/// IORING_OP_ACCEPT.
+/// `IORING_OP_ACCEPT`.
 const OP_ACCEPT: u8 = 13;
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
@@ -35,11 +35,12 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     let accepts = case.armed(OP_ACCEPT);
     let armed: Vec<_> = accepts.iter().filter(|(_, _, count)| *count > 0).collect();
     let Some((fd, _, count)) = armed.last() else {
-        return match accepts.is_empty() {
-            true => Finding::Missing(String::from(
+        return if accepts.is_empty() {
+            Finding::Missing(String::from(
                 "the operations in flight of no ring could be read since the onset.",
-            )),
-            false => Finding::Excluded(String::from("No accept is armed in any ring.")),
+            ))
+        } else {
+            Finding::Excluded(String::from("No accept is armed in any ring."))
         };
     };
     let Some(ring) = rings.iter().find(|ring| ring.fd == *fd) else {

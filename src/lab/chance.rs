@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// SplitMix64 (Steele, Lea, Flood 2014): every seed is as good as any other, and no state is worth
+/// `SplitMix64` (Steele, Lea, Flood 2014): every seed is as good as any other, and no state is worth
 /// keeping a secret here.
 #[derive(Debug, Clone)]
 pub struct Chance(u64);

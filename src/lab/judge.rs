@@ -183,20 +183,23 @@ fn dated(
     // The last word on that stall: a surer verdict may date it better.
     let verdict =
         right.take_while(|(other, _)| other == stall).last().map_or(first, |(_, last)| last);
+    let error_ms = verdict.onset_ns.map(|at_ns| difference_ms(at_ns, truth.begin_ns));
+    let exact = error_ms.is_some_and(|error_ms| error_ms.abs() <= ONSET_ERROR_MS_MAX);
     let failure = match record.way {
-        Way::After if verdict.before_watch => None,
+        // A server that keeps a page has recorded the onset, which is better still.
+        Way::After if verdict.before_watch || exact => None,
         Way::After => Some(String::from("it did not say that the stall is older than the watch")),
-        Way::Before if verdict.before_watch => {
-            Some(String::from("it said that the stall is older than the watch"))
-        }
-        Way::Before => match verdict.onset_ns.map(|at| difference_ms(at, truth.begin_ns)) {
-            None => Some(String::from("it gave no onset")),
-            Some(error_ms) => {
-                record.onset_error_ms = Some(error_ms);
-                (error_ms.abs() > ONSET_ERROR_MS_MAX)
-                    .then(|| format!("its onset is {error_ms:+.0} ms from the truth"))
+        Way::Before => {
+            record.onset_error_ms = error_ms;
+            match error_ms {
+                _ if verdict.before_watch => {
+                    Some(String::from("it said that the stall is older than the watch"))
+                }
+                None => Some(String::from("it gave no onset")),
+                Some(_) if exact => None,
+                Some(error_ms) => Some(format!("its onset is {error_ms:+.0} ms from the truth")),
             }
-        },
+        }
     };
     match failure {
         None => Outcome::Right,

@@ -131,6 +131,9 @@ fn the_last_word_on_the_first_stall_dates_it() {
 fn who_comes_later_owes_no_onset_but_has_to_say_so() {
     let mut late = verdict(CAUSE, Certain, 5_400, 5_000);
     assert_eq!(after(&[Event::Verdict(late.clone())]).outcome, Outcome::Misdated);
+    let mut recorded = late.clone();
+    recorded.onset_ns = Some(TRUTH_NS + 250 * MS);
+    assert_eq!(after(&[Event::Verdict(recorded)]).outcome, Outcome::Right);
     late.before_watch = true;
     let record = after(&[Event::Verdict(late)]);
     assert_eq!((record.outcome, record.onset_error_ms), (Outcome::Right, None));
@@ -167,7 +170,7 @@ fn a_run_that_went_wrong_is_never_right() {
 
 #[test]
 fn health_is_silence() {
-    let minute = |events| {
+    let minute = |events: &[Event]| {
         let seen = Seen { way: Way::Before, begin_ns: 0, end_ns: 60_000 * MS, events };
         judge(Expected::Healthy, Duration::ZERO, None, &seen)
     };

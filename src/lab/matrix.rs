@@ -179,7 +179,7 @@ impl Pace {
         if record.ways.iter().any(|way| matches!(way.outcome, Outcome::NotRun { .. })) {
             return;
         }
-        let own = Duration::from_secs_f64(record.took_s).saturating_sub(scenario.definition);
+        let own = Duration::from_secs_f64(record.took_s).saturating_sub(scenario.takes());
         let mean = match scenario.expected {
             Expected::Stall(_) => &mut self.stalls,
             Expected::Healthy => &mut self.healthy,
@@ -195,7 +195,7 @@ impl Pace {
             Expected::Stall(_) => &self.stalls,
             Expected::Healthy => &self.healthy,
         };
-        mean.total.checked_div(mean.runs).unwrap_or(GUESS) + scenario.definition
+        mean.total.checked_div(mean.runs).unwrap_or(GUESS) + scenario.takes()
     }
 }
 

@@ -3,6 +3,8 @@
 /// Likeness from which a name may be what was meant (Jaro and Winkler, 0 to 1): the value that clap
 /// takes for its own suggestions is 0.7, with many false ones among names that share their words.
 const LIKENESS_MIN: f64 = 0.8;
+/// How much less alike than the best a suggestion may be.
+const LIKENESS_SPAN: f64 = 0.08;
 /// Suggestions given at most.
 const NEAR_MAX: usize = 3;
 
@@ -31,6 +33,9 @@ pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>)
         .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
         .collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    // Names of one family are all alike: what is much less so than the best is not meant.
+    let best = near.first().map_or(1.0, |(likeness, _)| *likeness);
+    near.retain(|(likeness, _)| *likeness > best - LIKENESS_SPAN);
     let near: Vec<&str> = near.into_iter().take(NEAR_MAX).map(|(_, other)| other).collect();
     if near.is_empty() {
         return format!("there is no {what} '{name}'; `stallscope lab list` has them all");

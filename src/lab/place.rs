@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::catalogue::Place;
@@ -150,18 +150,6 @@ pub(super) fn thaw(pid: i32) {
             }
         }
     }
-}
-
-/// Removes the cgroups that a victim has made. They are empty only once it is gone altogether.
-///
-/// # Errors
-/// While one cannot be removed.
-pub(super) fn remove_cgroups(pid: i32) -> anyhow::Result<()> {
-    for folder in cgroups(pid) {
-        let removed = std::fs::remove_dir(&folder);
-        ensure!(removed.is_ok() || !folder.exists(), "cannot remove {}", folder.display());
-    }
-    Ok(())
 }
 
 fn cgroups(pid: i32) -> impl Iterator<Item = PathBuf> {

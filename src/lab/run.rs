@@ -12,11 +12,11 @@ use super::catalogue::{Expected, Load, Need, Scenario, Victim};
 use super::chance::Chance;
 use super::judge::{NAMED_WITHIN, Seen, judge};
 use super::needs;
-use super::place::{HostLimit, Room, remove_cgroups, thaw};
+use super::place::{HostLimit, Room, thaw};
 use super::process::{Process, Stdout};
 use super::record::{HEALTHY, Outcome, RunRecord, Way, WayRecord};
 use super::start::{READY_MAX, TruthSource, await_ready, client, http, victim};
-use super::victims::Truth;
+use super::victims::{self, Truth};
 use super::watcher::Watcher;
 
 /// How long after the fault the second watcher comes.
@@ -75,7 +75,7 @@ pub fn run(scenario: &Scenario, options: &Options, stop: &AtomicBool) -> RunReco
             Expected::Stall(cause) => cause.id().to_owned(),
             Expected::Healthy => HEALTHY.to_owned(),
         },
-        definition_ms: scenario.definition.as_secs_f64() * 1e3,
+        definition_ms: scenario.takes().as_secs_f64() * 1e3,
         truth,
         took_s: begun.elapsed().as_secs_f64(),
         ways,
@@ -96,13 +96,29 @@ fn save(out: &Path, name: &str, value: &impl serde::Serialize) -> anyhow::Result
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Where the fault of a run may be written down.
+fn truth_files(scenario: &Scenario, out: &Path) -> Vec<PathBuf> {
+    let clients = scenario.loads.iter().enumerate();
+    let clients = clients.filter(|(_, load)| matches!(load, Load::Client(_)));
+    let clients = clients.map(|(number, _)| client_truth(out, number));
+    std::iter::once(out.join("truth.json")).chain(clients).collect()
+}
+
+/// Where the client that is load `number` writes down what befalls it.
+fn client_truth(out: &Path, number: usize) -> PathBuf {
+    out.join(format!("truth-{number}.json"))
+}
+
 type Attempt = (Option<Truth>, Vec<WayRecord>);
+type Watchers = Vec<(Way, Watcher)>;
 
 fn attempt(scenario: &Scenario, options: &Options, stop: &AtomicBool) -> anyhow::Result<Attempt> {
     std::fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make the folder {}", options.out.display()))?;
     // What an earlier run left there would be taken for this one's.
-    std::fs::remove_file(options.out.join("truth.json")).ok();
+    for file in truth_files(scenario, &options.out) {
+        std::fs::remove_file(file).ok();
+    }
     let _limits: Vec<HostLimit> = scenario
         .needs
         .iter()
@@ -135,7 +151,7 @@ fn attempt(scenario: &Scenario, options: &Options, stop: &AtomicBool) -> anyhow:
             let begin_ns = incident.anchor.mono_ns;
             let end_ns = incident.models.last().map_or(begin_ns, |model| model.at_ns);
             let seen = Seen { way, begin_ns, end_ns, events: &incident.events };
-            let mut record = judge(scenario.expected, scenario.definition, truth.as_ref(), &seen);
+            let mut record = judge(scenario.expected, scenario.takes(), truth.as_ref(), &seen);
             record.notes.extend(notes);
             if let Some(why) = &broken {
                 record.outcome = Outcome::Broken { why: why.clone() };
@@ -144,6 +160,22 @@ fn attempt(scenario: &Scenario, options: &Options, stop: &AtomicBool) -> anyhow:
         })
         .collect();
     Ok((truth, ways))
+}
+
+/// Removes what a dead victim has left on the host.
+///
+/// # Errors
+/// When it cannot be removed.
+fn clean_up(pid: i32) -> anyhow::Result<()> {
+    let pid = u32::try_from(pid)?;
+    let deadline = Instant::now() + CGROUP_PATIENCE;
+    loop {
+        match victims::network::clean_up(pid) {
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => std::thread::sleep(LOOK_EVERY),
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 /// A victim, what is put on it, and who watches.
@@ -187,7 +219,7 @@ impl<'a> Stage<'a> {
             victim.pid()
         );
         let truth = match scenario.victim {
-            Victim::Lab(_) => TruthSource::File(file),
+            Victim::Lab(_) => TruthSource::Files(truth_files(scenario, &options.out)),
             Victim::Serve(_) => TruthSource::page(victim.pid())?,
         };
         let url = ready.url.unwrap_or_default();
@@ -196,14 +228,14 @@ impl<'a> Stage<'a> {
     }
 
     /// Watches until each watcher has had its say on a stall.
-    fn stall(&mut self) -> anyhow::Result<(Option<Truth>, Vec<(Way, Watcher)>)> {
+    fn stall(&mut self) -> anyhow::Result<(Option<Truth>, Watchers)> {
         let ready = Instant::now();
         let mut watchers = Vec::new();
         if self.watches(Way::Before) {
             watchers.push((Way::Before, self.attach(Way::Before)?));
         }
         self.load()?;
-        let due = ready + self.after + self.scenario.definition + TRUTH_MAX;
+        let due = ready + self.after + self.scenario.takes() + TRUTH_MAX;
         let truth = loop {
             if let Some(truth) = self.truth.read() {
                 break truth;
@@ -218,7 +250,7 @@ impl<'a> Stage<'a> {
             }
             watchers.push((Way::After, self.attach(Way::After)?));
         }
-        let end = Instant::now() + NAMED_WITHIN + self.scenario.definition + VERDICT_PATIENCE;
+        let end = Instant::now() + NAMED_WITHIN + self.scenario.takes() + VERDICT_PATIENCE;
         while Instant::now() < end && !self.all_settled(&watchers) {
             self.look(&mut watchers)?;
         }
@@ -226,7 +258,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Watches for a while, whatever is said.
-    fn healthy(&mut self) -> anyhow::Result<Vec<(Way, Watcher)>> {
+    fn healthy(&mut self) -> anyhow::Result<Watchers> {
         let mut watchers = Vec::new();
         if self.watches(Way::Before) {
             watchers.push((Way::Before, self.attach(Way::Before)?));
@@ -258,7 +290,7 @@ impl<'a> Stage<'a> {
     /// No run takes longer: whatever is started for it ends by itself then, runner or not.
     fn longest(&self) -> Duration {
         let waits = READY_MAX + TRUTH_MAX + ATTACH_AFTER + VERDICT_PATIENCE + HEALTHY_FOR;
-        waits + self.after + 2 * self.scenario.definition
+        waits + self.after + 2 * self.scenario.takes()
     }
 
     fn all_settled(&self, watchers: &[(Way, Watcher)]) -> bool {
@@ -301,7 +333,10 @@ impl<'a> Stage<'a> {
                     let connections = self.chance.about(*connections);
                     http(&self.url, connections, *rate, *close, self.longest())
                 }
-                Load::Client(name) => client(name, &self.url, self.after, self.chance.bits())?,
+                Load::Client(name) => {
+                    let truth = client_truth(&self.options.out, number);
+                    client(name, &self.url, self.after, &truth, self.chance.bits())?
+                }
             };
             let name = format!("load-{number}");
             let stdout = Stdout::File(&format!("{name}.json"));
@@ -331,13 +366,7 @@ impl<'a> Stage<'a> {
         thaw(pid);
         self.victim.ask_to_end();
         self.victim.await_end(VICTIM_END_PATIENCE);
-        let deadline = Instant::now() + CGROUP_PATIENCE;
-        while let Err(error) = remove_cgroups(pid) {
-            if Instant::now() > deadline {
-                return Err(error);
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
+        clean_up(pid)?;
         Ok(broken)
     }
 }
@@ -349,9 +378,8 @@ impl Drop for Stage<'_> {
         let pid = self.victim.pid();
         thaw(pid);
         self.victim.await_end(Duration::ZERO);
-        let deadline = Instant::now() + CGROUP_PATIENCE;
-        while remove_cgroups(pid).is_err() && Instant::now() < deadline {
-            std::thread::sleep(LOOK_EVERY);
+        if let Err(error) = clean_up(pid) {
+            eprintln!("stallscope: something of the victim is left: {error:#}");
         }
     }
 }

@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long one load goes on, at least and at most.
 const PHASE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(20));
 /// The servers' clients and watchers outlast the time by this, should the runner be killed.
-const SLACK: Duration = Duration::from_secs(60);
+const SLACK: Duration = Duration::from_mins(1);
 /// A load prints its result when it is asked to end; a server delivers what it has accepted.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 /// Twins that went wrong, kept as sentences.

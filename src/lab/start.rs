@@ -61,8 +61,9 @@ pub(super) fn await_ready(stdout: ChildStdout, stop: &AtomicBool) -> anyhow::Res
 /// Where a victim writes down its fault.
 #[derive(Debug)]
 pub(super) enum TruthSource {
-    /// A file, one line.
-    File(PathBuf),
+    /// A line in one of these files: that of the victim, and those of its clients, since it may be
+    /// a client whom the fault befalls.
+    Files(Vec<PathBuf>),
     /// Its heartbeat page.
     Page(PageReader),
 }
@@ -85,7 +86,9 @@ impl TruthSource {
     /// The fault, once it has been written down.
     pub(super) fn read(&self) -> Option<Truth> {
         match self {
-            Self::File(path) => serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok(),
+            Self::Files(paths) => paths
+                .iter()
+                .find_map(|path| serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()),
             Self::Page(page) => {
                 let fault = page.read().got()?.fault?;
                 Some(Truth { cause: fault.fault.id().to_owned(), begin_ns: fault.begin_ns })
@@ -147,6 +150,7 @@ pub(super) fn client(
     name: &str,
     url: &str,
     after: Duration,
+    truth: &Path,
     seed: u64,
 ) -> anyhow::Result<Vec<String>> {
     let address = url.trim_start_matches("http://").trim_end_matches('/');
@@ -154,6 +158,7 @@ pub(super) fn client(
     let mut line: Vec<String> =
         ["lab-victim", name, "--connect", address].map(str::to_owned).into();
     line.extend([String::from("--after"), format!("{}ms", after.as_millis())]);
+    line.extend([String::from("--truth"), truth.to_string_lossy().into_owned()]);
     line.extend([String::from("--seed"), seed.to_string()]);
     Ok(line)
 }
@@ -184,19 +189,20 @@ mod tests {
             load.join(" "),
             "load http://127.0.0.1:5/ --json --connections 8 --for 3000ms --rate 20 --close"
         );
-        let told = client("flood", "http://127.0.0.1:5/", Duration::from_millis(1_500), 7).unwrap();
+        let after = Duration::from_millis(1_500);
+        let told = client("flood", "http://127.0.0.1:5/", after, Path::new("/t"), 7).unwrap();
         assert_eq!(
             told.join(" "),
-            "lab-victim flood --connect 127.0.0.1:5 --after 1500ms --seed 7"
+            "lab-victim flood --connect 127.0.0.1:5 --after 1500ms --truth /t --seed 7"
         );
-        assert!(client("flood", "", Duration::ZERO, 7).is_err());
+        assert!(client("flood", "", after, Path::new("/t"), 7).is_err());
     }
 
     #[test]
     fn a_truth_is_read_once_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("truth.json");
-        let source = TruthSource::File(path.clone());
+        let source = TruthSource::Files(vec![folder.path().join("no-file"), path.clone()]);
         for text in ["", "{\"cause\":\"x\""] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(source.read(), None);

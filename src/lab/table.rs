@@ -163,7 +163,7 @@ fn scenarios(text: &mut String, summary: &Summary) {
     rows(text, &table, 3);
     for row in &summary.scenarios {
         for note in &row.notes {
-            let _ = writeln!(text, "{}: {note}", row.scenario);
+            let _ = writeln!(text, "{}, {note}", row.scenario);
         }
     }
     text.push('\n');
@@ -174,15 +174,18 @@ fn zero_as_dot(count: u32) -> String {
 }
 
 fn confusion(text: &mut String, confusion: &Confusion) {
-    let _ = writeln!(text, "expected (rows) and named (columns by number), both ways of watching");
-    let mut table = vec![cells(&["", ""])];
+    let _ = writeln!(
+        text,
+        "expected (rows) and named (columns by number, the right one in brackets), both ways"
+    );
+    let mut table = vec![cells(&[""])];
     table[0].extend((1..=confusion.columns.len()).map(|number| number.to_string()));
     for (expected, counts) in &confusion.rows {
-        let column = |name: &String| Confusion::is_right(expected, name);
-        let own = confusion.columns.iter().position(column);
-        let own = own.map_or_else(|| String::from("-"), |place| (place + 1).to_string());
-        let mut line = vec![expected.clone(), own];
-        line.extend(counts.iter().map(|count| zero_as_dot(*count)));
+        let mut line = vec![expected.clone()];
+        line.extend(confusion.columns.iter().zip(counts).map(|(column, count)| {
+            let own = Confusion::is_right(expected, column);
+            if own { format!("[{count}]") } else { zero_as_dot(*count) }
+        }));
         table.push(line);
     }
     rows(text, &table, 1);
@@ -238,13 +241,57 @@ mod tests {
     #[test]
     fn tables_line_up() {
         let text = super::summary(&Summary::of(&mixed()));
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(text, @r"
+        scenario  expected        watched from  right  misdated  unknown  wrong  missed  false alarm  not run  broken
+        b         fd-exhausted    before            .         .        .      .       .            .        .       1
+                                  after             .         .        .      .       .            .        .       .
+        c         conntrack-full  before            .         .        .      .       .            .        1       .
+                                  after             .         .        .      .       .            .        .       .
+        kafka-a   kafka-slow      before            1         .        .      1       .            .        .       .
+                                  after             1         .        1      .       1            .        .       .
+        twin      healthy         before            .         .        .      .       .            1        .       .
+                                  after             1         .        .      .       .            .        .       .
+        all                                         3         .        1      1       1            1        1       1
+        b, before: broken: the victim died
+        c, not run: the victim died
+        kafka-a, after: said unknown (possible): <b>
+        kafka-a, before: wrong
+        kafka-a, after: missed
+        kafka-a, after: unknown
+        twin, before: false-alarm
+
+        expected (rows) and named (columns by number, the right one in brackets), both ways
+                    1    2  3    4
+        kafka-slow  1  [2]  1    1
+        healthy     .    .  1  [1]
+           1  kafka-queue-full
+           2  kafka-slow
+           3  unknown
+           4  nothing
+
+        ms, median / 95th percentile; watched from before, and from after
+        cause       onset error  named, before  named, after  allowed  in time
+        kafka-slow      40 / 40      900 / 900   1600 / 1600     1500   1 of 2
+
+        7 runs; 2 false alarms in 60.0 min of healthy watching (2.0 an hour); 1 verdicts changed
+        ");
     }
 
     #[test]
     fn a_run_says_what_came_of_it() {
         let text: String = mixed().iter().map(run).collect();
-        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(text, @r"
+        kafka-a 0, before: right; onset -40 ms from the truth; named after 900 ms
+        kafka-a 0, after: right; named after 1600 ms, late
+          said unknown (possible): <b>
+        kafka-a 0, before: wrong, kafka-queue-full was named
+        kafka-a 0, after: missed
+        kafka-a 0, after: unknown
+        twin 0, before: false-alarm
+        twin 0, after: right
+        b 0, before: broken: the victim died
+        c 0, before: not run: the victim died
+        ");
     }
 
     #[test]

@@ -245,9 +245,9 @@ fn column(way: &WayRecord) -> String {
 fn note(notes: &mut Vec<String>, way: &WayRecord) {
     let why = match &way.outcome {
         Outcome::NotRun { why } => Some(format!("not run: {why}")),
-        Outcome::Broken { why } => Some(format!("broken, {}: {why}", way.way.id())),
+        Outcome::Broken { why } => Some(format!("{}: broken: {why}", way.way.id())),
         Outcome::Right => None,
-        outcome => Some(format!("{}, {}", outcome.id(), way.way.id())),
+        outcome => Some(format!("{}: {}", way.way.id(), outcome.id())),
     };
     let more = way.notes.iter().map(|note| format!("{}: {note}", way.way.id()));
     for sentence in why.into_iter().chain(more) {

@@ -51,9 +51,9 @@ fn outcomes_are_counted_by_scenario_and_way() {
     assert_eq!((row.after.right, row.after.missed, row.after.unknown), (1, 1, 1));
     assert_eq!((summary.total.broken, summary.total.not_run, summary.total.judged()), (1, 1, 7));
     assert_eq!(summary.runs, 7);
-    assert!(row.notes.contains(&String::from("missed, after")), "{:?}", row.notes);
+    assert!(row.notes.contains(&String::from("after: missed")), "{:?}", row.notes);
     let broken = summary.scenarios.iter().find(|row| row.scenario == "b").unwrap();
-    assert_eq!(broken.notes, ["broken, before: the victim died"]);
+    assert_eq!(broken.notes, ["before: broken: the victim died"]);
 }
 
 #[test]
@@ -86,7 +86,8 @@ fn figures_are_those_of_the_cause() {
 
 #[test]
 fn percentiles_are_values_that_were_measured() {
-    let cases: [(&[f64], Option<(f64, f64)>); 4] = [
+    type Case = (&'static [f64], Option<(f64, f64)>);
+    let cases: [Case; 4] = [
         (&[], None),
         (&[3.0], Some((3.0, 3.0))),
         (&[4.0, 1.0, 3.0, 2.0], Some((2.0, 4.0))),

@@ -16,7 +16,6 @@ use serde_json::Value as Json;
 
 use super::place::Room;
 use super::process::{Process, Stdout};
-use super::record::Way;
 use crate::diagnose::verdict::{Cause, Confidence, Verdict};
 use crate::report;
 use crate::watch::event::{Event, Incident};
@@ -209,13 +208,12 @@ fn listen(stdout: ChildStdout, mut kept: File, sender: &Sender<Json>) {
 }
 
 fn verdicts(incident: &Incident) -> Vec<&Verdict> {
-    fn of(event: &Event) -> Option<&Verdict> {
-        match event {
-            Event::Verdict(verdict) => Some(verdict),
-            _ => None,
-        }
-    }
-    incident.events.iter().filter_map(of).filter(|verdict| verdict.cause.is_stall()).collect()
+    let events = incident.events.iter();
+    let verdicts = events.filter_map(|event| match event {
+        Event::Verdict(verdict) => Some(verdict),
+        _ => None,
+    });
+    verdicts.filter(|verdict| verdict.cause.is_stall()).collect()
 }
 
 fn names(causes: &[Cause]) -> String {

@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, end_reason};
 use super::text::{duration_ms, duration_ns, sentence, shown};
-use crate::detect::{Forecast, Onset};
+use crate::detect::Onset;
 use crate::diagnose::verdict::Verdict;
 use crate::watch::event::Event;
 
@@ -79,7 +79,7 @@ pub(super) fn rows(facts: &Facts<'_>) -> Vec<Row> {
             Event::Forecast(forecast) => rows.push(Row {
                 at_ns: forecast.at_ns,
                 kind: Kind::Forecast,
-                text: forecast_text(forecast),
+                text: sentence(&forecast.text),
             }),
             Event::Note { at_ns, text } => {
                 rows.push(Row { at_ns: *at_ns, kind: Kind::Note, text: sentence(text) });
@@ -95,14 +95,6 @@ pub(super) fn rows(facts: &Facts<'_>) -> Vec<Row> {
     // Stable: events of the same instant stay in the order in which they were told.
     rows.sort_by_key(|row| row.at_ns);
     bounded(rows)
-}
-
-fn forecast_text(forecast: &Forecast) -> String {
-    let when = match forecast.in_s {
-        Some(in_s) => format!(" Foreseen {} ahead.", duration_ms(in_s * 1e3)),
-        None => String::new(),
-    };
-    format!("{}{when}", sentence(&forecast.text))
 }
 
 fn begin(facts: &Facts<'_>) -> String {

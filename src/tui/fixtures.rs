@@ -234,11 +234,12 @@ pub fn healthy(seq: u64) -> Model {
         epolls: Reading::absent(Why::NotSampled, "not read yet"),
         active: Reading::absent(Why::Unsupported, "not asked for"),
         watcher: watcher(),
-        tiers: tiers(&[(
-            Tier::KernelStacks,
-            Why::NotSampled,
-            "kernel stacks are read only on suspicion",
-        )]),
+        tiers: tiers(&[
+            (Tier::KernelStacks, Why::NotSampled, "kernel stacks are read only on suspicion"),
+            (Tier::Tables, Why::NotSampled, "not read yet"),
+            (Tier::Epolls, Why::NotSampled, "not read yet"),
+            (Tier::ActiveProbe, Why::Unsupported, "not asked for"),
+        ]),
     }
 }
 
@@ -293,6 +294,7 @@ pub fn fd_exhausted(seq: u64) -> Model {
     for tier in Arc::make_mut(&mut model.tiers) {
         tier.status = match tier.tier {
             Tier::RingMemory | Tier::RingFdinfo => TierStatus::no_ring(),
+            Tier::Tables | Tier::Epolls | Tier::ActiveProbe => continue,
             _ => TierStatus::Active,
         };
     }

@@ -12,6 +12,7 @@ use super::{at_ns, fd_exhausted, onset, sq_verdict};
 use crate::detect::{Forecast, ForecastKind, Onset, StallKind};
 use crate::diagnose::verdict::{Cause, Link, Part, Verdict};
 use crate::model::Model;
+use crate::model::tiers::{Tier, TierStatus};
 
 /// The 34th attempt, begun at tick 60.
 pub fn probed(outcome: ActiveOutcome) -> ActiveRaw {
@@ -50,6 +51,11 @@ pub fn pressed(seq: u64) -> Model {
             last_received_ms: Some(40),
             ..AnswersRaw::default()
         });
+    }
+    for tier in Arc::make_mut(&mut model.tiers) {
+        if matches!(tier.tier, Tier::Tables | Tier::Epolls | Tier::ActiveProbe) {
+            tier.status = TierStatus::Active;
+        }
     }
     model.active = Got(ActiveRaw {
         failures_in_a_row: 3,

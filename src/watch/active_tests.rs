@@ -71,7 +71,7 @@ fn an_answer_is_noticed_by_its_first_byte_and_taken_in_to_its_end() {
     let server = std::thread::spawn(move || {
         let (mut stream, request) = accept_request(&listener);
         stream.write_all(b"H").unwrap();
-        stream.write_all(&[b'x'; 100_000]).unwrap();
+        stream.write_all(&vec![b'x'; 100_000]).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         (request, stream.read(&mut [0]))
     });
@@ -213,9 +213,9 @@ fn attempts_that_leave_something_behind_become_rarer() {
     assert_eq!(http.rest(&last(9, ActiveOutcome::Refused), true), often);
     assert_eq!(tcp.rest(&last(0, silent), true), rarely, "it cannot tell an accept from none");
     assert_eq!(tcp.rest(&last(0, silent), false), often);
-    let slow = Plan { every: Duration::from_secs(60), ..plan(ActiveHow::Tcp) };
+    let slow = Plan { every: Duration::from_mins(1), ..plan(ActiveHow::Tcp) };
     let slow = ActiveProbe::new(slow, Path::new("/proc"), own_pid());
-    assert_eq!(slow.rest(&last(9, silent), true), Duration::from_secs(60));
+    assert_eq!(slow.rest(&last(9, silent), true), Duration::from_mins(1));
 }
 
 #[test]
@@ -224,8 +224,12 @@ fn nothing_is_left_once_it_is_released() {
     let mut probe = probe(ActiveHow::Http);
     until(&mut probe, &listening, |raw| raw.attempts == 1);
     let (mut stream, _) = accept_request(&listener);
-    // The attempt waits for its answer. This returns when the thread has ended.
+    // The attempt waits for its answer. This returns when the thread has ended, and it ends at once:
+    // had it waited until its patience was over, the attempt would have an outcome.
+    let shared = Arc::clone(&probe.shared);
     probe.release();
+    let last = lock(&shared).last.clone();
+    assert_eq!(last.got().map(|raw| raw.outcome), Some(ActiveOutcome::Pending));
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the connection is closed");
     let after = probe.tick(&listening, false);
     assert_eq!(after.reading.absence().unwrap().why, Why::Gone);

@@ -87,6 +87,8 @@ pub fn tiers(state: &State) -> Arc<[TierModel]> {
                 return TierStatus::no_ring();
             }
             Tier::Counters => (Why::NotSampled, "not due"),
+            Tier::Tables | Tier::Epolls => (Why::NotSampled, "not read yet"),
+            Tier::ActiveProbe => (Why::Unsupported, "not asked for"),
             Tier::Pressure if !state.heartbeat => (Why::Failed, PRESSURE_ERROR),
             Tier::FdCensus if !state.heartbeat => (Why::NotPermitted, FD_ERROR),
             _ => return TierStatus::Active,

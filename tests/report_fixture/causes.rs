@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stallscope::detect::{Forecast, ForecastKind, Onset, StallKind};
 use stallscope::diagnose::verdict::{Cause, Confidence, Link, Part, Verdict};
-use stallscope::model::tiers::Tier;
+use stallscope::model::tiers::{Tier, TierStatus};
 use stallscope::model::{Model, ServedModel};
 use stallscope::watch::event::{Event, Incident};
 use stallscope_probes::Reading;
@@ -61,7 +61,7 @@ fn widen(model: &mut Model, seq: u64) {
     let waiting = seq >= ONSET_TICK;
     let answers = AnswersRaw {
         awaiting: if waiting { 3 } else { 0 },
-        oldest_ms: waiting.then_some(((seq - ONSET_TICK) * INTERVAL_MS) as u32),
+        oldest_ms: waiting.then(|| ((seq - ONSET_TICK) * INTERVAL_MS) as u32),
         ..AnswersRaw::default()
     };
     let raw =
@@ -77,6 +77,11 @@ fn widen(model: &mut Model, seq: u64) {
             insert_failed: 0,
         }),
     });
+    for tier in Arc::make_mut(&mut model.tiers) {
+        if matches!(tier.tier, Tier::Tables | Tier::Epolls | Tier::ActiveProbe) {
+            tier.status = TierStatus::Active;
+        }
+    }
     // One attempt a second, at the first tick of each.
     let attempts = seq / TICKS_PER_S + 1;
     let failures = if waiting { (seq - ONSET_TICK) / TICKS_PER_S + 1 } else { 0 };

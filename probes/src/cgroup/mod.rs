@@ -55,7 +55,11 @@ impl Watch {
     /// version 1 no freezer.
     pub fn read(&mut self) -> Reading<CgroupRaw> {
         let newer = self.read_v2();
-        match (newer, self.older.read(&mut self.buffer)) {
+        let older = self.older.read(&mut self.buffer);
+        match (newer, older) {
+            // The process, or a cgroup that was removed and made again: the next read finds it, and
+            // half of the figures would pass for all until then.
+            (newer @ Reading::Absent(Absence { why: Why::Gone, .. }), _) => newer,
             (Reading::Got(newer), Reading::Got(older)) => Reading::Got(joined(newer, &older)),
             (Reading::Got(raw), Reading::Absent(_)) | (Reading::Absent(_), Reading::Got(raw)) => {
                 Reading::Got(raw)

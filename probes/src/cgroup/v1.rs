@@ -140,7 +140,7 @@ pub fn parse_memberships(bytes: &[u8]) -> Vec<(Vec<String>, String)> {
     text.lines().filter_map(one).take(MEMBERSHIPS_MAX).collect()
 }
 
-/// The mounts of version 1 in `mountinfo` (proc_pid_mountinfo(5)), at most [`MOUNTS_MAX`]. The line
+/// The mounts of version 1 in `mountinfo` (`proc_pid_mountinfo(5)`), at most [`MOUNTS_MAX`]. The line
 /// that a cut left unfinished is dropped, or its options are cut: such a mount has fewer controllers.
 pub fn parse_mounts(bytes: &[u8]) -> Vec<Mount> {
     let text = String::from_utf8_lossy(bytes);
@@ -196,8 +196,8 @@ fn folder(
         let is_below = below.is_empty() || below.starts_with('/');
         is_below.then(|| mount.point.join(below.trim_start_matches('/')))
     };
-    let of_controller = mounts.iter().filter(|mount| has(&mount.controllers));
-    of_controller.filter_map(inside).next().map_or_else(
+    let mut of_controller = mounts.iter().filter(|mount| has(&mount.controllers));
+    of_controller.find_map(inside).map_or_else(
         || {
             Reading::absent(
                 Why::Unsupported,

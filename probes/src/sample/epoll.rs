@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One epoll instance, from `/proc/PID/fdinfo/FD` (proc_pid_fdinfo(5), lines `tfd:`).
+/// One epoll instance, from `/proc/PID/fdinfo/FD` (`proc_pid_fdinfo(5)`, lines `tfd:`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpollRaw {
     /// Its fd in the target.

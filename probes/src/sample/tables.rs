@@ -13,7 +13,7 @@ pub struct TablesRaw {
     pub conntrack: Reading<ConntrackRaw>,
 }
 
-/// From `/proc/sys/fs/file-nr` (proc_sys_fs(5)). When it is full, open(2) and accept(2) fail with
+/// From `/proc/sys/fs/file-nr` (`proc_sys_fs(5)`). When it is full, open(2) and accept(2) fail with
 /// ENFILE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileTableRaw {

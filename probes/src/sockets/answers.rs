@@ -29,10 +29,10 @@ pub fn with(mut answers: AnswersRaw, socket: &Socket) -> Option<AnswersRaw> {
         answers.neglected_oldest_ms = answers.neglected_oldest_ms.max(since_ms);
     }
     if has_received {
-        answers.last_received_ms = least(answers.last_received_ms, traffic.last_received_ms);
+        answers.last_received_ms = Some(least(answers.last_received_ms, traffic.last_received_ms));
     }
     if has_sent {
-        answers.last_sent_ms = least(answers.last_sent_ms, traffic.last_sent_ms);
+        answers.last_sent_ms = Some(least(answers.last_sent_ms, traffic.last_sent_ms));
     }
     if has_received && (!has_sent || waits(&traffic, unread_bytes)) {
         answers.awaiting += 1;
@@ -68,8 +68,8 @@ const fn may_wait(traffic: &Traffic) -> bool {
         && traffic.segments_in == traffic.segments_out + 1
 }
 
-fn least(known_ms: Option<u32>, ms: u32) -> Option<u32> {
-    Some(known_ms.map_or(ms, |known_ms| known_ms.min(ms)))
+fn least(known_ms: Option<u32>, ms: u32) -> u32 {
+    known_ms.map_or(ms, |known_ms| known_ms.min(ms))
 }
 
 #[cfg(test)]

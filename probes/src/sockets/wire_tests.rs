@@ -177,6 +177,8 @@ fn traffic_of_older_and_newer_kernels() {
         sent_bytes: double(200),
         last_sent_ms: word(44),
         last_received_ms: word(52),
+        segments_in: word(152),
+        segments_out: word(156),
     };
     for bytes_long in [256, 232, 208] {
         bytes.truncate(bytes_long);

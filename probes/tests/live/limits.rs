@@ -55,10 +55,12 @@ fn all_capabilities_in_a_user_namespace_are_none_here() {
         println!("did not run: no command `unshare`");
         return;
     };
-    let exempt = || got(got(tables::read(proc_root(), child.pid())).files).exempt;
-    let map = format!("/proc/{}/uid_map", child.pid());
-    let mapped =
-        || fs::read_to_string(&map).is_ok_and(|map| map.split_whitespace().last() == Some("1"));
+    let pid = child.pid();
+    let map = format!("/proc/{pid}/uid_map");
+    let mapped = || {
+        let map = fs::read_to_string(&map);
+        map.is_ok_and(|map| map.split_whitespace().last() == Some("1"))
+    };
     until("the user namespace", || {
         let refused = child.0.try_wait().unwrap().is_some();
         (refused || mapped()).then_some(())
@@ -67,7 +69,7 @@ fn all_capabilities_in_a_user_namespace_are_none_here() {
         println!("did not run: no user namespaces here");
         return;
     }
-    assert_eq!(exempt(), Some(false));
+    assert_eq!(got(got(tables::read(proc_root(), pid)).files).exempt, Some(false));
 }
 
 const TRACKED: u32 = 7;

@@ -82,7 +82,7 @@ pub fn sibling(
     Look { at_ns, demand, progress, since_ns: None }
 }
 
-/// Whether two listeners get connections to the same address: SO_REUSEPORT (socket(7)).
+/// Whether two listeners get connections to the same address: `SO_REUSEPORT` (socket(7)).
 pub fn overlap(one: &ListenerModel, other: &ListenerModel) -> bool {
     let (a, b) = (one.local, other.local);
     one.inode != other.inode

@@ -91,6 +91,50 @@ pub enum Need {
     Conntrack,
 }
 
+impl Scenario {
+    /// What the definition of its cause needs before it can be told, beyond 500 ms.
+    pub fn takes(&self) -> Duration {
+        match self.expected {
+            Expected::Stall(cause) => self.definition.max(takes(cause)),
+            Expected::Healthy => self.definition,
+        }
+    }
+}
+
+/// What the definition of a cause needs before it can be told, beyond 500 ms: how long the demand
+/// must go unmet (`detect::thresholds`), and how often it is looked at.
+const fn takes(cause: Cause) -> Duration {
+    let ms = match cause {
+        Cause::ProcessStopped => 300,
+        // Entries and completions that nobody moves for half a second.
+        Cause::SqNotFlushed | Cause::SubmitErrorDropped | Cause::CompletionsNotReaped => 500,
+        // Connections or bytes that wait for a second, beside a thread that is seen at every tick;
+        // a full table for as long.
+        Cause::RuntimeBlocked
+        | Cause::RuntimeBusy
+        | Cause::WorkersBlocked
+        | Cause::AcceptNotArmed
+        | Cause::TaskrunDeferred
+        | Cause::AcceptEagainStorm
+        | Cause::FdExhausted
+        | Cause::FileTableFull
+        | Cause::SynBacklogFull
+        | Cause::ConntrackFull => 1_000,
+        // The same, after refusals that are counted every half second, or a census of the
+        // connections of every 400 ms, or half a second in which nobody looked at a connection.
+        Cause::ListenerGone | Cause::EphemeralPortsExhausted | Cause::AcceptLeaked => 1_500,
+        // A second in which nobody is answered, and a broker that owes an answer for 750 ms.
+        Cause::KafkaUnreachable | Cause::KafkaSlow | Cause::KafkaQueueFull => 2_000,
+        // Clients try again a second after a drop: two waves. Shares of periods are taken over a
+        // second or two. Of a sibling nothing is seen but its queue.
+        Cause::AcceptQueueOverflow | Cause::CpuThrottled | Cause::ReuseportSibling => 2_000,
+        // Nothing but that nobody is answered for three seconds.
+        Cause::KafkaNotPolled => 3_000,
+        Cause::HealthyIdle | Cause::HealthyBusy | Cause::Unknown => 0,
+    };
+    Duration::from_millis(ms)
+}
+
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
     [

@@ -11,12 +11,15 @@ const CROWD: &[Load] = &[Load::Http { connections: 64, rate: None, close: false 
 /// fds run out only when connections keep coming.
 const COMERS: &[Load] = &[Load::Http { connections: 64, rate: None, close: true }];
 
+/// `definition_ms`: how long a ring must stand still (500), a thread (200), a queue (1,000), before that
+/// is more than a pause.
 const fn stall(
     name: &'static str,
     what: &'static str,
     cause: Cause,
     arguments: &'static [&'static str],
     loads: &'static [Load],
+    definition_ms: u64,
 ) -> Scenario {
     Scenario {
         name,
@@ -26,7 +29,7 @@ const fn stall(
         loads,
         place: Place::Host,
         needs: &[],
-        definition: Duration::ZERO,
+        definition: Duration::from_millis(definition_ms),
     }
 }
 
@@ -38,6 +41,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Cause::SqNotFlushed,
         &["tokio-uring", "--fault", "sq-not-flushed"],
         CROWD,
+        500,
     ),
     stall(
         "serve-runtime-blocked",
@@ -45,6 +49,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Cause::RuntimeBlocked,
         &["tokio", "--fault", "runtime-blocked"],
         CROWD,
+        200,
     ),
     stall(
         "serve-fd-exhausted",
@@ -52,6 +57,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Cause::FdExhausted,
         &["tokio-uring", "--fault", "fd-exhausted"],
         COMERS,
+        1_000,
     ),
     stall(
         "serve-process-stopped",
@@ -59,6 +65,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Cause::ProcessStopped,
         &["tokio-uring", "--fault", "process-stopped"],
         CROWD,
+        0,
     ),
     Scenario {
         expected: Expected::Healthy,
@@ -68,6 +75,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             Cause::HealthyBusy,
             &["tokio"],
             CROWD,
+            0,
         )
     },
     Scenario {
@@ -78,6 +86,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             Cause::HealthyBusy,
             &["tokio-uring"],
             CROWD,
+            0,
         )
     },
 ];

@@ -40,8 +40,8 @@ fn attempts(raw: &ActiveRaw) -> String {
 fn outcome(raw: &ActiveRaw) -> String {
     let failed = match raw.failures_in_a_row {
         0 => String::new(),
-        1 => String::from("1 failure: "),
-        many => format!("{many} failures in a row: "),
+        1 => String::from("1 failure"),
+        many => format!("{many} failures in a row"),
     };
     let us = |us: u32| units::span_ns(u64::from(us) * 1_000);
     let last = match raw.outcome {
@@ -60,7 +60,12 @@ fn outcome(raw: &ActiveRaw) -> String {
         }
         ActiveOutcome::NotMade { errno } => format!("last not made: errno {errno}"),
     };
-    format!("{failed}{last}")
+    match (failed.is_empty(), raw.outcome) {
+        (true, _) => last,
+        // The failures are those before it.
+        (false, ActiveOutcome::Pending) => format!("{failed}, {last}"),
+        (false, _) => format!("{failed}: {last}"),
+    }
 }
 
 fn last_success(raw: &ActiveRaw, now_ns: Option<u64>) -> String {
@@ -135,6 +140,8 @@ mod tests {
             words(&failing, now_ns),
             "http every 1.0 s to 127.0.0.1:8080, 34 attempts, 3 failures in a row: no answer, last success 5.2 s ago"
         );
+        failing.outcome = ActiveOutcome::Pending;
+        assert_eq!(outcome(&failing), "3 failures in a row, one is under way");
         failing.last_success_ns = None;
         failing.outcome = ActiveOutcome::Refused;
         assert!(words(&failing, now_ns).ends_with("refused, never a success"));

@@ -28,47 +28,59 @@ const RESTS_ON_ROWS_MIN: usize = 6;
 
 /// Draws it.
 pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
-    let (title, style) = title(app, theme);
-    let bar = Line::styled(text::pad(&title, usize::from(area.width)), style);
+    let (titles, style) = title(app, theme);
+    let columns = usize::from(area.width);
+    let fits = |title: &&String| text::width(title) <= columns;
+    let title = titles.iter().find(fits).or(titles.last()).map_or("", String::as_str);
+    let bar = Line::styled(text::pad(title, columns), style);
     let mut lines = vec![bar];
     lines.extend(below(app, area.width, usize::from(area.height).saturating_sub(1), theme));
     put(buffer, area, &lines, 0);
 }
 
-fn title(app: &App, theme: Theme) -> (String, Style) {
+/// The words of the bar, the longest first, and its style.
+fn title(app: &App, theme: Theme) -> (Vec<String>, Style) {
     let anchor = app.info().anchor;
     let now_ns = app.view().now_ns();
     match &app.view().health {
-        Health::Unknown => (String::from(" WATCHING: no verdict yet"), theme.bar_neutral()),
-        Health::Healthy(verdict) => (format!(" HEALTHY   {}", named(verdict)), theme.bar_good()),
+        Health::Unknown => (vec![String::from(" WATCHING: no verdict yet")], theme.bar_neutral()),
+        Health::Healthy(verdict) => {
+            (vec![format!(" HEALTHY   {}", named(verdict))], theme.bar_good())
+        }
         Health::Suspect(onset) => {
-            let since = since(onset, anchor, now_ns);
-            (format!(" STALL SUSPECTED {since}   no cause named yet"), theme.bar_warn())
+            let titles = since(onset, anchor, now_ns)
+                .into_iter()
+                .map(|since| format!(" STALL SUSPECTED {since}   no cause named yet"));
+            (titles.collect(), theme.bar_warn())
         }
         Health::Stalled { onset, verdict } => {
             let since = match (onset, verdict.onset_ns) {
                 (Some(onset), _) => since(onset, anchor, now_ns),
                 (None, Some(onset_ns)) => {
-                    format!(
-                        "since {} UTC{}",
-                        anchor.clock_time(onset_ns),
-                        lasting(onset_ns, now_ns)
-                    )
+                    let at = anchor.clock_time(onset_ns);
+                    vec![
+                        format!("since {at} UTC{}", lasting(onset_ns, now_ns)),
+                        format!("since {at}"),
+                    ]
                 }
-                (None, None) => String::from("since before watching began"),
+                (None, None) => vec![String::from("since before watching began")],
             };
-            let partly = if onset.as_ref().is_some_and(|onset| onset.partial.is_some()) {
-                "PARTLY "
-            } else {
-                ""
-            };
-            (format!(" {partly}STALLED {since}   {}", named(verdict)), theme.bar_bad())
+            let is_partial = onset.as_ref().is_some_and(|onset| onset.partial.is_some());
+            let partly = if is_partial { "PARTLY " } else { "" };
+            let named = named(verdict);
+            let titles =
+                since.into_iter().map(|since| format!(" {partly}STALLED {since}   {named}"));
+            (titles.collect(), theme.bar_bad())
         }
         Health::Recovered { at_ns, stalled_ms, verdict } => {
             let was = verdict.as_ref().map_or(String::from("no cause was named"), named);
             let at = anchor.clock_time(*at_ns);
             let stalled = units::span_ms(*stalled_ms);
-            (format!(" RECOVERED at {at} UTC, stalled for {stalled}   {was}"), theme.bar_good())
+            let titles = vec![
+                format!(" RECOVERED at {at} UTC, stalled for {stalled}   {was}"),
+                format!(" RECOVERED at {at}, after {stalled}   {was}"),
+            ];
+            (titles, theme.bar_good())
         }
     }
 }
@@ -83,16 +95,26 @@ fn lasting(onset_ns: u64, now_ns: Option<u64>) -> String {
         .map_or(String::new(), |ns| format!(" for {}", units::span_ns(ns)))
 }
 
-fn since(onset: &Onset, anchor: Anchor, now_ns: Option<u64>) -> String {
+/// Since when, the longest words first: the cause and its confidence must not be cut off.
+fn since(onset: &Onset, anchor: Anchor, now_ns: Option<u64>) -> Vec<String> {
     let at = anchor.clock_time(onset.at_ns);
     if onset.before_watch {
-        return format!("since before watching began at {at} UTC");
+        return vec![
+            format!("since before watching began at {at} UTC"),
+            String::from("since before watching began"),
+        ];
     }
     let within = match onset.within_ns {
         0 => String::new(),
         ns => format!(" ±{}", units::span_ns(ns)),
     };
-    format!("since {at} UTC{within}{}", lasting(onset.at_ns, now_ns))
+    let lasting = lasting(onset.at_ns, now_ns);
+    vec![
+        format!("since {at} UTC{within}{lasting}"),
+        format!("since {at} UTC{lasting}"),
+        format!("since {at}{lasting}"),
+        format!("since {at}"),
+    ]
 }
 
 /// The lines under the bar, at most `rows`.

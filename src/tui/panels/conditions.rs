@@ -1,7 +1,7 @@
 //! The page of evidence: its tiers, absent readings, the watcher's own cost, conditions of the run.
 
 use ratatui::text::Line;
-use stallscope_probes::{Absence, Reading};
+use stallscope_probes::{Absence, Reading, Why};
 
 use super::super::app::App;
 use super::super::theme::Theme;
@@ -136,7 +136,10 @@ fn absences(model: &Model) -> Vec<(String, Vec<String>)> {
         found.note("connection tracking", &tables.conntrack);
     });
     found.note("epoll sets", &model.epolls);
-    found.note("active probe", &model.active);
+    // Among the tiers it says what would permit it; that nobody asked for it is no finding.
+    if model.active.absence().is_some_and(|absence| absence.why != Why::Unsupported) {
+        found.note("active probe", &model.active);
+    }
     found.look("outgoing connections", &model.peers, |found, peers| {
         for peer in peers.iter() {
             found.note("segments sent again", &peer.retransmitted_new);

@@ -33,7 +33,7 @@ const TABLE_FULL_WARN: f64 = 0.7;
 pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
     let interval_ms = app.info().environment.interval_ms;
     let full = app.view().model.as_ref().map_or_else(Vec::new, |model| full_tables(model));
-    let (title, mark) = title(&full, interval_ms, theme);
+    let (title, mark) = title(&full, area.width, interval_ms, theme);
     let inner = panel_styled(buffer, area, &title, mark, theme);
     let Some(model) = &app.view().model else { return };
     let sheet = Sheet { app, width: inner.width, interval_ms, theme };
@@ -47,7 +47,12 @@ pub fn draw(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
 }
 
 /// A small screen has no line to spare, but for the title.
-fn title(full: &[Table], interval_ms: u64, theme: Theme) -> (String, (&'static str, Style)) {
+fn title(
+    full: &[Table],
+    width: u16,
+    interval_ms: u64,
+    theme: Theme,
+) -> (String, (&'static str, Style)) {
     if full.is_empty() {
         return (format!("Limits, {}", spark_span(interval_ms)), ("─", theme.title()));
     }
@@ -56,7 +61,12 @@ fn title(full: &[Table], interval_ms: u64, theme: Theme) -> (String, (&'static s
         .map(|table| format!("{} {}", table.name, units::percent(table.used_ratio())))
         .collect();
     let style = full.iter().map(Table::used_ratio).fold(0.0, f64::max);
-    (format!("Limits: {} full", tables.join(", ")), ("!", theme.fill(style.max(0.8))))
+    let tables = tables.join(", ");
+    let long = format!("Limits: {tables} full");
+    // The mark, the blanks and the end of the rule.
+    let room = usize::from(width).saturating_sub(5);
+    let title = if text::width(&long) <= room { long } else { tables };
+    (title, ("!", theme.fill(style.max(0.8))))
 }
 
 /// A table that others fill too.
@@ -105,6 +115,7 @@ pub(super) fn tables(tables: &TablesRaw) -> Vec<Table> {
 fn full_tables(model: &Model) -> Vec<Table> {
     let mut full = model.tables.got().map_or_else(Vec::new, tables);
     full.retain(|table| table.used_ratio() > TABLE_FULL_WARN);
+    full.sort_by(|a, b| b.used_ratio().total_cmp(&a.used_ratio()));
     full
 }
 

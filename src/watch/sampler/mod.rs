@@ -6,6 +6,8 @@
 
 mod census;
 mod costs;
+#[cfg(test)]
+mod live_tests;
 mod network;
 mod shared;
 

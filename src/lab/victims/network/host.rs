@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::process::getppid;
+use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 
@@ -15,13 +16,15 @@ use super::cgroup::Cgroup;
 use super::server::{BACKLOG, FaultAt, Work, idle, plain};
 use crate::kit::now_ns;
 
-/// Rounds of SHA-256 over one block that a request costs: some 0.2 ms of CPU time.
-const ROUNDS: u32 = 1_000;
+/// CPU time that a request costs.
+const WORK_NS: u64 = 250_000;
+/// Rounds of SHA-256 over one block between two looks at that.
+const ROUNDS: u32 = 50;
 /// Of one CPU, percent: next to nothing.
 const QUOTA_HARD_PERCENT: u64 = 1;
-/// Less than half of what the load asks for.
+/// Less than half of what the load of 1,000 requests a second asks for.
 const QUOTA_MODERATE_PERCENT: u64 = 10;
-/// More than the load asks for.
+/// More than twice what that load asks for.
 const QUOTA_ROOMY_PERCENT: u64 = 60;
 
 /// Names of the process that freezes a server among the victims: for v1 where there is one, and
@@ -31,15 +34,25 @@ pub(super) const FREEZER_V2: &str = "freezer-v2";
 /// How often it looks whether the frozen server is to end.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a server stays frozen at most.
-const FROZEN_MAX: Duration = Duration::from_secs(60);
+const FROZEN_MAX: Duration = Duration::from_mins(1);
 
-/// What a request computes.
+/// What a request computes. The cost is counted in CPU time, so that it is the same in every build
+/// and under every quota.
 fn hash() {
+    let end_ns = cpu_ns() + WORK_NS;
     let mut block = [0; 32];
-    for _ in 0..ROUNDS {
-        block = Sha256::digest(block).into();
+    while cpu_ns() < end_ns {
+        for _ in 0..ROUNDS {
+            block = Sha256::digest(block).into();
+        }
     }
     std::hint::black_box(block);
+}
+
+/// CPU time of this thread.
+fn cpu_ns() -> u64 {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    used.tv_sec.unsigned_abs() * 1_000_000_000 + used.tv_nsec.unsigned_abs()
 }
 
 /// A server that puts itself under a quota at the time of the fault.
