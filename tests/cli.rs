@@ -374,3 +374,19 @@ fn servers_that_cannot_be() {
         "the tokio server has no io_uring",
     );
 }
+
+#[test]
+fn thresholds_that_nobody_knows_are_refused_with_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stallscope.toml");
+    let config = path.to_str().unwrap();
+    let pid = std::process::id().to_string();
+    for command in ["watch", "diagnose"] {
+        fails(&[command, "--pid", &pid, "--config", config], "cannot read the configuration");
+        std::fs::write(&path, "[detect]\naccept_hold = 5\n").unwrap();
+        fails(&[command, "--pid", &pid, "--config", config], "unknown field `accept_hold`");
+        std::fs::write(&path, "[detect]\naccept_hold_ms = 5\n").unwrap();
+        fails(&[command, "--pid", &pid, "--config", config], "accept_hold_ms is 5");
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -208,8 +208,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_request_has_its_four_lines_whatever_the_path(path in "/\\PC{0,40}") {
-            prop_assume!(is_path(&path));
+        fn a_request_has_its_four_lines_whatever_the_path(path in "/[!-~]{0,40}") {
+            prop_assert!(is_path(&path));
             let text = request("[::1]:80".parse().unwrap(), &path);
             prop_assert_eq!(text.matches("\r\n").count(), 5);
             prop_assert!(text.ends_with("\r\nconnection: close\r\n\r\n"));

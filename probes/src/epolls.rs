@@ -16,7 +16,7 @@ pub const FDINFO_MAX_BYTES: u64 = 1024 * 1024;
 
 /// `EPOLLIN | EPOLLRDNORM` (`epoll_ctl(2)`): a listening socket with a connection to accept is
 /// readable. A one-shot interest that has fired has neither left (`ep_send_events`).
-const READABLE: u32 = 0x001 | 0x040;
+const READABLE: u32 = 0x010;
 
 /// Reads the epoll instances `epolls` of process `pid` (at most [`EPOLLS_MAX`]; those that are closed
 /// by now are left out), and which of its listening sockets, given by their inodes, they watch.

@@ -161,7 +161,7 @@ pub fn parse_conntrack(bytes: &[u8], max: u32) -> Reading<ConntrackRaw> {
             return Reading::absent(Why::Malformed, "a line of net/stat/nf_conntrack is cut");
         };
         cpus += 1;
-        counts.entries = counts.entries.max(entries);
+        counts.entries += entries;
         counts.drops += u64::from(drops);
         counts.early_drops += u64::from(early_drops);
         counts.insert_failed += u64::from(insert_failed);

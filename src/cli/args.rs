@@ -1,12 +1,15 @@
 //! Parsers for argument values that several commands share.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use stallscope_probes::active::{PATH_BYTES_MAX, is_path};
 use stallscope_probes::sample::ActiveHow;
 
+use crate::detect::thresholds::Thresholds;
 use crate::watch::active::{EVERY_MIN, Plan};
+use crate::watch::config;
 
 /// The active probe, shared by `watch` and `diagnose`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +33,25 @@ enum How {
     Tcp,
     /// Connect, send a GET request, wait for the first byte of the answer
     Http,
+}
+
+/// Thresholds of the user's own.
+#[derive(Debug, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// Thresholds of your own, as TOML (docs/config.md); unknown keys are refused
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// The thresholds of the file, or the defaults.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or says what nobody knows.
+    pub fn thresholds(&self) -> anyhow::Result<Thresholds> {
+        let config = self.config.as_deref().map(config::load).transpose()?;
+        Ok(config.unwrap_or_default().detect)
+    }
 }
 
 impl ProbeArgs {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use stallscope_probes::sample::ActiveRaw;
 use stallscope_probes::{Reading, Why};
 
-use super::args::ProbeArgs;
+use super::args::{ConfigArgs, ProbeArgs};
 use super::target::TargetArgs;
 use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED, EXIT_USAGE, stop, text};
 use crate::diagnose::verdict::{Cause, Verdict};
@@ -28,6 +28,8 @@ pub struct Args {
     target: TargetArgs,
     #[command(flatten)]
     probe: ProbeArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -54,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     let is_probing = plan.is_some();
-    let mut session = Session::attach(selection, PACING)?;
+    let mut session = Session::attach_with(selection, PACING, args.config.thresholds()?)?;
     if let Some(plan) = plan {
         session.probe_actively(plan);
     }

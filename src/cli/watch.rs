@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use stallscope_probes::sample::ActiveOutcome;
 
-use super::args::{ProbeArgs, budget_ppm, duration};
+use super::args::{ConfigArgs, ProbeArgs, budget_ppm, duration};
 use super::target::TargetArgs;
 use super::{EXIT_OK, EXIT_STALLED, EXIT_USAGE, live, stop};
 use crate::diagnose::verdict::Cause;
@@ -43,6 +43,8 @@ pub struct Args {
     probes: Probes,
     #[command(flatten)]
     probe: ProbeArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// End after this long
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     time: Option<Duration>,
@@ -80,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
-    let mut session = Session::attach(selection, pacing)?;
+    let mut session = Session::attach_with(selection, pacing, args.config.thresholds()?)?;
     if let Some(plan) = plan {
         session.probe_actively(plan);
     }

@@ -63,7 +63,9 @@ impl Detector {
 
     /// Whether a closer and dearer look is worth it.
     pub fn is_suspicious(&self) -> bool {
-        self.is_demand_unmet() || BLOCKED_TICKS_SUSPICIOUS.contains(&self.signs.blocked_ticks)
+        self.is_demand_unmet()
+            || self.signs.fell_silent()
+            || BLOCKED_TICKS_SUSPICIOUS.contains(&self.signs.blocked_ticks)
     }
 
     /// Takes the next model.
@@ -93,6 +95,9 @@ impl Detector {
         let signs = (&self.signs, &self.rises);
         let first_ns = self.first_ns.unwrap_or(model.at_ns);
         let mut stalled = onset::sharpen(stalled, subject, signs, &self.served, first_ns);
+        // What was not there at the first look of all began since.
+        let first_look_ends_ns = first_ns.saturating_add(subject.first_look_ns());
+        stalled.before_watch &= stalled.at_ns <= first_look_ends_ns;
         if let Subject::Gone(port) = subject {
             self.ports.get(&port).copied().unwrap_or_default().date(&mut stalled);
         }
@@ -285,6 +290,7 @@ impl Detector {
 
     fn note_ports(&mut self, now: &Model) {
         let own = |port: u16| now.own_listeners().any(|one| one.local.port() == port);
+        let told = now.app.got().and_then(|app| app.raw.listen_port);
         let to_itself = now.all_peers().iter().map(|peer| peer.raw.remote);
         for address in to_itself.filter(|address| address.ip().is_loopback()) {
             if self.own_service.len() < PORTS_MAX && own(address.port()) {
@@ -296,7 +302,8 @@ impl Detector {
         }
         let listened = now.own_listeners().map(|listener| listener.local.port());
         for port in listened.chain(looks::orphans(now)) {
-            if self.ports.len() < PORTS_MAX {
+            // A server that says where it serves may close what else it listens on.
+            if self.ports.len() < PORTS_MAX && told.is_none_or(|told| told == port) {
                 self.ports.entry(port).or_default();
             }
         }

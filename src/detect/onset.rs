@@ -86,12 +86,10 @@ pub(super) fn refine(stalled: Stalled, kind: StallKind, now: &Model) -> Onset {
         (None, StallKind::Answers) => {
             (stalled.at_ns, stalled.within_ns, "the last answer on any connection")
         }
-        (None, StallKind::Listener | StallKind::Full | StallKind::Throttled) => {
-            (stalled.at_ns, stalled.within_ns, "the last sample in another state")
-        }
-        (None, StallKind::Stopped) => {
-            (stalled.at_ns, stalled.within_ns, "the last sample in another state")
-        }
+        (
+            None,
+            StallKind::Listener | StallKind::Full | StallKind::Throttled | StallKind::Stopped,
+        ) => (stalled.at_ns, stalled.within_ns, "the last sample in another state"),
     };
     Onset {
         kind,

@@ -27,6 +27,10 @@ pub(super) struct Signs {
     /// Share of the time for which the runtime thread that waited for a CPU most did so, over the
     /// last second or so.
     waits_for_cpu: f64,
+    /// Times a second the runtime's threads were put on a CPU of late, and for how many ticks in a
+    /// row they have hardly been.
+    switches_per_s: f64,
+    silent_ticks: u32,
 }
 
 impl Signs {
@@ -43,6 +47,7 @@ impl Signs {
             self.last_waited = Some((seen_ns, now.at_ns));
         }
         self.starvation(now);
+        self.silence(now);
         let before_ns = self.last_tick_ns.replace(now.at_ns).unwrap_or(now.at_ns);
         let blocked = doings.iter().all(|doing| *doing == Doing::Blocked);
         self.blocked_ticks = if blocked { self.blocked_ticks.saturating_add(1) } else { 0 };
@@ -62,6 +67,29 @@ impl Signs {
         let delays = now.runtime_threads().filter_map(|thread| thread.delay_ratio.got().copied());
         let most = delays.fold(0.0_f64, f64::max).clamp(0.0, 1.0);
         self.waits_for_cpu += (most - self.waits_for_cpu) * STARVATION_WEIGHT;
+    }
+
+    fn silence(&mut self, now: &Model) {
+        let rates = now.runtime_threads().filter_map(|thread| thread.switches_per_s.got().copied());
+        let rate: f64 = rates.sum();
+        let silent =
+            rate < self.switches_per_s * SILENT_SHARE && self.switches_per_s >= LIVELY_PER_S;
+        if silent {
+            self.silent_ticks = self.silent_ticks.saturating_add(1);
+        } else {
+            self.silent_ticks = 0;
+            self.switches_per_s += (rate - self.switches_per_s) * STARVATION_WEIGHT;
+        }
+        if self.silent_ticks >= SILENT_TICKS_SUSPICIOUS.end {
+            // It is idle, then.
+            self.switches_per_s = rate;
+            self.silent_ticks = 0;
+        }
+    }
+
+    /// Whether a server that was at work has just fallen silent: it may have no work, or be stuck.
+    pub(super) fn fell_silent(self) -> bool {
+        SILENT_TICKS_SUSPICIOUS.contains(&self.silent_ticks)
     }
 
     /// By how much longer things take for want of a CPU: a thread that gets a quarter of the time
@@ -98,6 +126,13 @@ impl Signs {
         Some((seen_ns.saturating_add(half_ns), half_ns))
     }
 }
+
+/// Threads that were put on a CPU at least so often were serving somebody.
+const LIVELY_PER_S: f64 = 20.0;
+/// Of that, so little is silence: timers go on.
+const SILENT_SHARE: f64 = 0.25;
+/// Ticks of silence that call for a closer look, and after how many it is a habit.
+const SILENT_TICKS_SUSPICIOUS: std::ops::Range<u32> = 3..60;
 
 /// Weight of one tick in the mean of the time waited for a CPU: a second at 20 ticks a second.
 const STARVATION_WEIGHT: f64 = 0.05;

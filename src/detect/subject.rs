@@ -65,6 +65,16 @@ impl Subject {
         matches!(self, Self::PageAnswers)
     }
 
+    /// By when after the first tick it has been looked at for the first time: counters have to be
+    /// read twice, and shares are taken over a second or two.
+    pub(super) const fn first_look_ns(self) -> u64 {
+        match self {
+            Self::Throttled => 2_500_000_000,
+            Self::Handshakes | Self::Overflow(_) => 1_750_000_000,
+            _ => 1_000_000_000,
+        }
+    }
+
     /// How long its demand may go unmet; for those whose time does not depend on what else is seen.
     pub(super) const fn hold_ms(self, set: &Thresholds) -> u64 {
         match self {

@@ -135,7 +135,7 @@ impl Track {
                 self.demand_since.get_or_insert((look.at_ns, before_ns, first));
             }
         }
-        self.suspect = look.demand.is_some() && !matches!(look.progress, Progress::Made { .. });
+        self.suspect = look.demand.is_some() && !is_recent(look);
         match look.progress {
             Progress::Made { at_ns, within_ns } => {
                 // A census is late news: it must not date back what was seen since.
@@ -221,6 +221,20 @@ impl Track {
         }
     }
 }
+
+/// Whether progress was made, and just now: where what waits records its times itself, progress that
+/// is first seen long after is none any more.
+fn is_recent(look: &Look) -> bool {
+    match look.progress {
+        Progress::Made { at_ns, .. } => {
+            look.since_ns.is_none() || look.at_ns.saturating_sub(at_ns) < RECENT_NS
+        }
+        Progress::None | Progress::Unknown => false,
+    }
+}
+
+/// Longer ago than an ordinary answer takes.
+const RECENT_NS: u64 = 250_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -66,12 +66,9 @@ pub(super) fn of(case: &Case<'_>, cause: Cause) -> Vec<Link> {
         .into_iter()
         .map(|(topic, at_ns, what)| {
             let later = at_ns > took_hold_ns.saturating_add(TOGETHER_NS);
-            let part = match own.contains(&topic) {
-                true => Part::Cause,
-                // What came before led to it; of what is as old as the watch the order is unknown.
-                false if later || consequence_by_nature(topic) => Part::Consequence,
-                false => Part::Cause,
-            };
+            // What came before led to it; of what is as old as the watch the order is unknown.
+            let came_of_it = !own.contains(&topic) && (later || consequence_by_nature(topic));
+            let part = if came_of_it { Part::Consequence } else { Part::Cause };
             let before = first_ns.is_some_and(|first_ns| at_ns <= first_ns);
             let what = if before { format!("{what} (already when watching began)") } else { what };
             Link { at_ns, what, part }

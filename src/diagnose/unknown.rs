@@ -84,9 +84,8 @@ fn demanded(case: &Case<'_>) -> Tier {
         StallKind::Ring => last.all_rings().first().map_or(Tier::RingMemory, RingModel::tier),
         // A server with a page is judged by it, another by what its clients sent.
         StallKind::Runtime if last.app.got().is_some() => Tier::Heartbeat,
-        StallKind::Runtime => Tier::Connections,
+        StallKind::Runtime | StallKind::Answers => Tier::Connections,
         StallKind::Accept | StallKind::Listener | StallKind::Full => Tier::Listeners,
-        StallKind::Answers => Tier::Connections,
         StallKind::Throttled => Tier::Cgroup,
     }
 }

@@ -17,7 +17,9 @@ pub const NAMED_WITHIN: Duration = Duration::from_millis(500);
 pub struct Seen<'a> {
     /// How it came to the process.
     pub way: Way,
-    /// When it came, `CLOCK_MONOTONIC` ns.
+    /// When the victim was ready, `CLOCK_MONOTONIC` ns: no watcher could come before.
+    pub ready_ns: u64,
+    /// When it came, ns.
     pub begin_ns: u64,
     /// When it went, ns.
     pub end_ns: u64,
@@ -103,6 +105,11 @@ fn stall(
         record.outcome = Outcome::Broken { why };
         return;
     }
+    // Some faults are made when the server is: nobody can be there before.
+    let inborn = truth.begin_ns <= seen.ready_ns;
+    if inborn && seen.way == Way::Before {
+        record.notes.push(String::from("the fault is as old as the server"));
+    }
     record.alarms = seen.alarms(truth.begin_ns);
     if seen.way == Way::Before {
         record.healthy_s = seconds(seen.begin_ns, truth.begin_ns);
@@ -124,7 +131,7 @@ fn stall(
     record.outcome = if record.alarms > 0 {
         Outcome::FalseAlarm
     } else {
-        named(cause, verdicts).unwrap_or_else(|| dated(record, cause, truth, verdicts))
+        named(cause, verdicts).unwrap_or_else(|| dated(record, cause, truth, inborn, verdicts))
     };
 }
 
@@ -138,7 +145,7 @@ fn unfit(cause: Cause, truth: &Truth, seen: &Seen<'_>) -> Option<String> {
         ));
     }
     match seen.way {
-        Way::Before if truth.begin_ns < seen.begin_ns => {
+        Way::Before if (seen.ready_ns + 1..seen.begin_ns).contains(&truth.begin_ns) => {
             Some(String::from("the fault took hold before the watcher was there"))
         }
         Way::After if truth.begin_ns > seen.begin_ns => {
@@ -176,6 +183,7 @@ fn dated(
     record: &mut WayRecord,
     cause: Cause,
     truth: &Truth,
+    inborn: bool,
     verdicts: &[(usize, &Verdict)],
 ) -> Outcome {
     let mut right = verdicts.iter().filter(|(_, verdict)| verdict.cause == cause);
@@ -185,20 +193,20 @@ fn dated(
         right.take_while(|(other, _)| other == stall).last().map_or(first, |(_, last)| last);
     let error_ms = verdict.onset_ns.map(|at_ns| difference_ms(at_ns, truth.begin_ns));
     let exact = error_ms.is_some_and(|error_ms| error_ms.abs() <= ONSET_ERROR_MS_MAX);
-    let failure = match record.way {
+    let late = inborn || record.way == Way::After;
+    let failure = if late {
         // A server that keeps a page has recorded the onset, which is better still.
-        Way::After if verdict.before_watch || exact => None,
-        Way::After => Some(String::from("it did not say that the stall is older than the watch")),
-        Way::Before => {
-            record.onset_error_ms = error_ms;
-            match error_ms {
-                _ if verdict.before_watch => {
-                    Some(String::from("it said that the stall is older than the watch"))
-                }
-                None => Some(String::from("it gave no onset")),
-                Some(_) if exact => None,
-                Some(error_ms) => Some(format!("its onset is {error_ms:+.0} ms from the truth")),
+        let known = verdict.before_watch || exact;
+        (!known).then(|| String::from("it did not say that the stall is older than the watch"))
+    } else {
+        record.onset_error_ms = error_ms;
+        match error_ms {
+            _ if verdict.before_watch => {
+                Some(String::from("it said that the stall is older than the watch"))
             }
+            None => Some(String::from("it gave no onset")),
+            Some(_) if exact => None,
+            Some(error_ms) => Some(format!("its onset is {error_ms:+.0} ms from the truth")),
         }
     };
     match failure {

@@ -18,6 +18,7 @@ use super::record::{HEALTHY, Outcome, RunRecord, Way, WayRecord};
 use super::start::{READY_MAX, TruthSource, await_ready, client, http, victim};
 use super::victims::{self, Truth};
 use super::watcher::Watcher;
+use crate::watch::now_ns;
 
 /// How long after the fault the second watcher comes.
 pub const ATTACH_AFTER: Duration = Duration::from_secs(5);
@@ -141,6 +142,7 @@ fn attempt(scenario: &Scenario, options: &Options, stop: &AtomicBool) -> anyhow:
     for (way, watcher) in watchers {
         seen.push((way, watcher.conclude()?));
     }
+    let ready_ns = stage.ready_ns;
     let broken = stage.end()?;
     if let Some(truth) = &truth {
         save(&options.out, "truth.json", truth)?;
@@ -150,7 +152,7 @@ fn attempt(scenario: &Scenario, options: &Options, stop: &AtomicBool) -> anyhow:
         .map(|(way, (incident, notes))| {
             let begin_ns = incident.anchor.mono_ns;
             let end_ns = incident.models.last().map_or(begin_ns, |model| model.at_ns);
-            let seen = Seen { way, begin_ns, end_ns, events: &incident.events };
+            let seen = Seen { way, ready_ns, begin_ns, end_ns, events: &incident.events };
             let mut record = judge(scenario.expected, scenario.takes(), truth.as_ref(), &seen);
             record.notes.extend(notes);
             if let Some(why) = &broken {
@@ -188,6 +190,8 @@ struct Stage<'a> {
     /// How long after readiness the fault begins.
     after: Duration,
     victim: Process,
+    /// When it was ready, ns.
+    ready_ns: u64,
     /// Where the victim listens.
     url: String,
     truth: TruthSource,
@@ -211,6 +215,7 @@ impl<'a> Stage<'a> {
         let mut victim = Process::start(room, &options.out, "victim", &arguments, Stdout::Piped)?;
         let ready = await_ready(victim.stdout()?, stop)
             .with_context(|| format!("the victim is not ready; see {}", victim.log.display()))?;
+        let ready_ns = now_ns();
         // A program in between would be watched in its place.
         ensure!(
             ready.pid == victim.pid(),
@@ -224,7 +229,19 @@ impl<'a> Stage<'a> {
         };
         let url = ready.url.unwrap_or_default();
         let loads = Vec::new();
-        Ok(Self { scenario, options, room, stop, chance, after, victim, url, truth, loads })
+        Ok(Self {
+            scenario,
+            options,
+            room,
+            stop,
+            chance,
+            after,
+            victim,
+            ready_ns,
+            url,
+            truth,
+            loads,
+        })
     }
 
     /// Watches until each watcher has had its say on a stall.

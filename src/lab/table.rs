@@ -205,7 +205,7 @@ fn causes(text: &mut String, summary: &Summary) {
             spread(row.onset_error_ms),
             spread(row.delay_before_ms),
             spread(row.delay_after_ms),
-            format!("{:.0}", row.allowed_ms),
+            allowed(row.allowed_ms),
             format!("{} of {}", row.in_time, row.named),
         ]);
     }
@@ -216,6 +216,15 @@ fn causes(text: &mut String, summary: &Summary) {
 /// Median and 95th percentile, or that there are none.
 pub fn spread(spread: Option<Spread>) -> String {
     spread.map_or_else(|| String::from("-"), |it| format!("{:.0} / {:.0}", it.median, it.p95))
+}
+
+/// What a verdict may take: one number, or least and most where scenarios differ.
+pub fn allowed((least_ms, most_ms): (f64, f64)) -> String {
+    if most_ms > least_ms {
+        format!("{least_ms:.0} to {most_ms:.0}")
+    } else {
+        format!("{most_ms:.0}")
+    }
 }
 
 fn health(text: &mut String, summary: &Summary) {

@@ -79,8 +79,8 @@ pub struct CauseRow {
     pub delay_before_ms: Option<Spread>,
     /// From the beginning of the watch to that verdict, ms; watched from after.
     pub delay_after_ms: Option<Spread>,
-    /// What that may take: 500 ms and what the definition takes, the most of its scenarios, ms.
-    pub allowed_ms: f64,
+    /// What that may take: 500 ms and what the definition takes, least and most of its scenarios, ms.
+    pub allowed_ms: (f64, f64),
     /// How many were named within that, both ways.
     pub in_time: u32,
     /// Of how many.
@@ -262,7 +262,7 @@ struct Figures {
     onset_error_ms: Vec<f64>,
     delay_before_ms: Vec<f64>,
     delay_after_ms: Vec<f64>,
-    allowed_ms: f64,
+    allowed_ms: Option<(f64, f64)>,
     in_time: u32,
     named: u32,
 }
@@ -270,7 +270,9 @@ struct Figures {
 impl Figures {
     fn add(&mut self, record: &RunRecord, way: &WayRecord) {
         let own_ms = super::judge::NAMED_WITHIN.as_secs_f64() * 1e3;
-        self.allowed_ms = self.allowed_ms.max(own_ms + record.definition_ms);
+        let ms = own_ms + record.definition_ms;
+        let (least, most) = self.allowed_ms.unwrap_or((ms, ms));
+        self.allowed_ms = Some((least.min(ms), most.max(ms)));
         self.onset_error_ms.extend(way.onset_error_ms.map(f64::abs));
         match way.way {
             Way::Before => self.delay_before_ms.extend(way.delay_ms),
@@ -286,7 +288,7 @@ impl Figures {
             onset_error_ms: Spread::of(self.onset_error_ms),
             delay_before_ms: Spread::of(self.delay_before_ms),
             delay_after_ms: Spread::of(self.delay_after_ms),
-            allowed_ms: self.allowed_ms,
+            allowed_ms: self.allowed_ms.unwrap_or_default(),
             in_time: self.in_time,
             named: self.named,
         }

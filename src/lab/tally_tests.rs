@@ -77,7 +77,7 @@ fn figures_are_those_of_the_cause() {
     assert_eq!(row.cause, "kafka-slow");
     assert_eq!(row.onset_error_ms, Some(Spread { median: 40.0, p95: 40.0 }));
     assert_eq!(row.delay_after_ms, Some(Spread { median: 1_600.0, p95: 1_600.0 }));
-    assert!((row.allowed_ms - 1_500.0).abs() < 1e-9);
+    assert_eq!(row.allowed_ms, (1_500.0, 1_500.0));
     assert_eq!((row.in_time, row.named), (1, 2));
     assert_eq!((summary.false_alarms, summary.flips), (2, 1));
     assert_eq!(summary.false_alarms_per_h(), Some(2.0));

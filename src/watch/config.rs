@@ -70,7 +70,15 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 }
 
 fn parse(text: &str) -> Result<Config, String> {
-    let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
+    let config: Config = toml::from_str(text).map_err(|error| {
+        // One line: where, and what.
+        let line = error.span().map(|span| {
+            let before = text.get(..span.start).unwrap_or(text);
+            before.matches('\n').count() + 1
+        });
+        let message = error.message().replace('\n', ", ");
+        line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
+    })?;
     config.detect.check()?;
     Ok(config)
 }
@@ -93,9 +101,9 @@ mod tests {
             ("[detect]\naccept_hold = 2000\n", "accept_hold"),
             ("[detcet]\n", "detcet"),
             ("[detect]\naccept_hold_ms = \"2s\"\n", "invalid type"),
-            ("[detect]\naccept_hold_ms = -1\n", "accept_hold_ms"),
+            ("[detect]\naccept_hold_ms = -1\n", "line 2: invalid value"),
             ("[detect]\nports_full_ratio = 98.0\n", "between 0.01 and 1"),
-            ("accept", "expected"),
+            ("[detect]\n\naccept", "line 3"),
         ] {
             let message = parse(text).unwrap_err();
             assert!(message.contains(words), "{text}: {message}");

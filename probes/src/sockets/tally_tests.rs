@@ -110,6 +110,7 @@ fn a_captured_dump_with_info_tells_who_waits() {
         last_received_ms: Some(368),
         neglected: 2,
         neglected_oldest_ms: Some(684),
+        answered: 1,
         ..AnswersRaw::default()
     };
     let counts = served(true);

@@ -123,11 +123,15 @@ const fn takes(cause: Cause) -> Duration {
         // The same, after refusals that are counted every half second, or a census of the
         // connections of every 400 ms, or half a second in which nobody looked at a connection.
         Cause::ListenerGone | Cause::EphemeralPortsExhausted | Cause::AcceptLeaked => 1_500,
-        // A second in which nobody is answered, and a broker that owes an answer for 750 ms.
-        Cause::KafkaUnreachable | Cause::KafkaSlow | Cause::KafkaQueueFull => 2_000,
-        // Clients try again a second after a drop: two waves. Shares of periods are taken over a
-        // second or two. Of a sibling nothing is seen but its queue.
-        Cause::AcceptQueueOverflow | Cause::CpuThrottled | Cause::ReuseportSibling => 2_000,
+        // A second in which nobody is answered, and a broker that owes an answer for 750 ms. Clients
+        // try again a second after a drop: two waves. Shares of periods are taken over a second or
+        // two. Of a sibling nothing is seen but its queue.
+        Cause::KafkaUnreachable
+        | Cause::KafkaSlow
+        | Cause::KafkaQueueFull
+        | Cause::AcceptQueueOverflow
+        | Cause::CpuThrottled
+        | Cause::ReuseportSibling => 2_000,
         // Nothing but that nobody is answered for three seconds.
         Cause::KafkaNotPolled => 3_000,
         Cause::HealthyIdle | Cause::HealthyBusy | Cause::Unknown => 0,

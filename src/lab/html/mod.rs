@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::catalogue::{self, Expected};
 use super::record::{HEALTHY, RunRecord};
-use super::table::{COLUMNS, one_need, place, spread, victim};
+use super::table::{COLUMNS, allowed, one_need, place, spread, victim};
 use super::tally::{Confusion, Counts, Summary};
 use crate::profile::printable::printable;
 use crate::report::hash_source;
@@ -197,7 +197,7 @@ fn figures(summary: &Summary) -> Markup {
                         td.num { (spread(row.onset_error_ms)) }
                         td.num { (spread(row.delay_before_ms)) }
                         td.num { (spread(row.delay_after_ms)) }
-                        td.num { (format!("{:.0}", row.allowed_ms)) }
+                        td.num { (allowed(row.allowed_ms)) }
                         td.num.(tone) { (row.in_time) " of " (row.named) }
                     }
                 }

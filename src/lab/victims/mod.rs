@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -44,10 +44,12 @@ pub struct Truth {
 }
 
 /// The ground truth of one run, to be written at the instant the fault takes hold. The file is
-/// opened in advance: a fault may leave no fd, no thread and no time to open one.
+/// opened in advance: a fault may leave no fd, no thread and no time to open one. It stays open
+/// afterwards: the fd of a closed one would end a lack of fds as soon as it is written down.
 #[derive(Debug)]
 pub struct Ground {
-    file: Mutex<Option<File>>,
+    file: Option<File>,
+    written: AtomicBool,
 }
 
 impl Ground {
@@ -55,11 +57,13 @@ impl Ground {
     ///
     /// # Errors
     /// When the file cannot be made.
+    #[expect(clippy::disallowed_methods, reason = "the lab leaves the truth behind as a file")]
     pub fn open(options: &Options) -> anyhow::Result<Self> {
         let open = |path: &PathBuf| {
             File::create(path).with_context(|| format!("cannot write {}", path.display()))
         };
-        Ok(Self { file: Mutex::new(options.truth.as_ref().map(open).transpose()?) })
+        let file = options.truth.as_ref().map(open).transpose()?;
+        Ok(Self { file, written: AtomicBool::new(false) })
     }
 
     /// The fault `cause` takes hold now. Only the first call counts.
@@ -69,7 +73,10 @@ impl Ground {
 
     /// The fault `cause` took hold at `begin_ns`. Only the first call counts.
     pub fn fault_began(&self, cause: &str, begin_ns: u64) {
-        let Some(mut file) = self.file.lock().ok().and_then(|mut file| file.take()) else { return };
+        let Some(mut file) = self.file.as_ref() else { return };
+        if self.written.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let truth = Truth { cause: cause.to_owned(), begin_ns };
         if let Ok(line) = serde_json::to_string(&truth) {
             // One write: a reader sees the whole line or nothing.

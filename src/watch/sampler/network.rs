@@ -3,9 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use stallscope_probes::sample::{
-    Holder, LISTENERS_MAX, ListenerRaw, PeerRaw, PortsRaw, ProbeId, SocketsRaw,
-};
+use stallscope_probes::sample::{Holder, LISTENERS_MAX, ListenerRaw, PeerRaw, ProbeId, SocketsRaw};
 use stallscope_probes::sockets::{self, Diag, Peers, Tracker, Wanted, procnet};
 use stallscope_probes::{Probe, Reading, Why, fds};
 
@@ -44,14 +42,15 @@ enum Source {
 const MS: u64 = 1_000_000;
 
 /// A new listener is seen within this time.
-const DUMP_EVERY_NS: u64 = 1_000 * MS;
+const DUMP_EVERY_NS: u64 = 500 * MS;
 /// On suspicion a new listener, another process's on the same port perhaps, is seen within this time.
 const DUMP_NOW_EVERY_NS: u64 = 250 * MS;
 /// More listeners than this are cheaper to dump than to ask for one by one.
 const ASKED_ONE_BY_ONE_MAX: usize = 16;
 
 /// A census of no more sockets than this is cheap: it is taken whole, and with what tells which
-/// connections wait for an answer, always. Of more sockets answers are asked for on suspicion only.
+/// connections wait for an answer, always. Of more sockets only the served ones are asked for that, in
+/// a walk of their own; and when those are more, too, on suspicion only.
 const FEW_SOCKETS_MAX: u32 = 2_000;
 /// With more sockets the served ports alone are looked at on suspicion, but not for longer than this.
 const WHOLE_EVERY_NS: u64 = 2_000 * MS;
@@ -175,8 +174,11 @@ impl Network {
     ) {
         let now_ns = crate::watch::now_ns();
         let whole_age_ns = now_ns.saturating_sub(self.whole_ns);
-        let look = Look::choose(self.sockets.got(), whole_age_ns, ask.suspicious);
-        if !paces.is_due(ProbeId::Connections, Ask { suspicious: look.hurried, ..ask }) {
+        let last = self.sockets.got();
+        let look = Look::choose(last, whole_age_ns, ask.suspicious);
+        let is_pressing = is_pressed(last) && whole_age_ns >= PRESSED_EVERY_NS;
+        let hurried = Ask { suspicious: ask.suspicious || is_pressing, ..ask };
+        if !paces.is_due(ProbeId::Connections, hurried) {
             return;
         }
         let range = match &self.range {
@@ -186,36 +188,38 @@ impl Network {
                 return;
             }
         };
+        if look.is_whole() {
+            self.whole_ns = now_ns;
+        }
         let ports = self.served_ports();
         let own_inodes = census.got().map(|census| &census.socket_inodes);
-        let wanted = Wanted { own_inodes, answers: look.answers, ..Wanted::new(&ports, range) };
-        let (proc_root, pid, from) = (&self.proc_root, self.pid, &self.from);
+        let answers = look == Look::Whole { answers: true };
+        let wanted = Wanted { own_inodes, answers, ..Wanted::new(&ports, range) };
+        let reader = Reader { source: &self.from, proc_root: &self.proc_root, pid: self.pid };
+        let before = &self.sockets.reading;
         let (tracker, followed) = (&mut self.tracker, &mut self.followed);
-        self.sockets = if let (false, Some(before)) = (look.whole, self.sockets.got()) {
-            paces.read(ProbeId::Connections, ask, || {
-                let alive = match from {
-                    Source::Diag(diag) => {
-                        diag.as_ref().and_then(|diag| diag.connections_alive(&wanted))
-                    }
-                    Source::Procfs => procnet::connections_alive(proc_root, pid, &wanted),
-                };
-                alive.map(|alive| tracker.update_alive(alive, before))
-            })
-        } else {
-            self.whole_ns = now_ns;
-            paces.read(ProbeId::Connections, ask, || {
-                let whole = match from {
-                    Source::Diag(diag) => diag.as_ref().and_then(|diag| diag.connections(&wanted)),
-                    Source::Procfs => procnet::connections(proc_root, pid, &wanted),
-                };
-                whole.map(|whole| {
+        let sockets = paces.read(ProbeId::Connections, ask, || {
+            let mut found = if look.is_whole() {
+                reader.connections(&wanted).map(|whole| {
                     if wanted.own_inodes.is_some() {
                         followed.found(&whole);
                     }
                     tracker.update(whole)
                 })
-            })
-        };
+            } else {
+                before.clone()
+            };
+            let again = look == Look::WholeAndServed && reader.tells_answers();
+            if look == Look::Served || again {
+                let asking = Wanted { answers: true, ..wanted };
+                found = found.and_then(|before| {
+                    let alive = reader.connections_alive(&asking);
+                    alive.map(|alive| tracker.update_alive(alive, &before))
+                });
+            }
+            found
+        });
+        self.sockets = sockets;
     }
 
     /// The inodes of the target's listeners, as far as it is known which are its own.
@@ -261,31 +265,78 @@ impl Network {
     }
 }
 
-/// Which census to take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Look {
-    /// Whether the savings may be used for it.
-    hurried: bool,
-    /// With the ephemeral ports and the target's own connections, or the served ports alone.
-    whole: bool,
-    /// Whether to ask which connections wait for an answer.
-    answers: bool,
+/// Where connections are read from.
+#[derive(Debug, Clone, Copy)]
+struct Reader<'a> {
+    source: &'a Source,
+    proc_root: &'a Path,
+    pid: i32,
 }
 
-impl Look {
-    fn choose(last: Option<&SocketsRaw>, whole_age_ns: u64, suspicious: bool) -> Self {
-        let few = last.is_some_and(|raw| !raw.truncated && raw.total <= FEW_SOCKETS_MAX);
-        let pressed = last.is_some_and(|raw| is_pressed(&raw.ports));
-        Self {
-            hurried: suspicious || (pressed && whole_age_ns >= PRESSED_EVERY_NS),
-            whole: !suspicious || few || pressed || whole_age_ns >= WHOLE_EVERY_NS,
-            answers: suspicious || few,
+impl Reader<'_> {
+    /// The text has no `tcp_info`: a second walk for it would be for nothing.
+    const fn tells_answers(&self) -> bool {
+        matches!(self.source, Source::Diag(_))
+    }
+
+    fn connections(&self, wanted: &Wanted<'_>) -> Reading<sockets::Census> {
+        match self.source {
+            Source::Diag(diag) => diag.as_ref().and_then(|diag| diag.connections(wanted)),
+            Source::Procfs => procnet::connections(self.proc_root, self.pid, wanted),
+        }
+    }
+
+    fn connections_alive(&self, wanted: &Wanted<'_>) -> Reading<sockets::Alive> {
+        match self.source {
+            Source::Diag(diag) => diag.as_ref().and_then(|diag| diag.connections_alive(wanted)),
+            Source::Procfs => procnet::connections_alive(self.proc_root, self.pid, wanted),
         }
     }
 }
 
+/// Which census to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// The served ports, the ephemeral ports and the target's own connections; with or without
+    /// asking all these sockets who waits for an answer.
+    Whole { answers: bool },
+    /// The same without, and then the served ports alone with answers.
+    WholeAndServed,
+    /// The served ports alone, with answers.
+    Served,
+}
+
+impl Look {
+    fn choose(last: Option<&SocketsRaw>, whole_age_ns: u64, suspicious: bool) -> Self {
+        let small = |count: fn(&SocketsRaw) -> u32| {
+            last.is_some_and(|raw| !raw.truncated && count(raw) <= FEW_SOCKETS_MAX)
+        };
+        if small(|raw| raw.total) {
+            return Self::Whole { answers: true };
+        }
+        let old = last.is_none() || whole_age_ns >= WHOLE_EVERY_NS;
+        let whole = !suspicious || old || is_pressed(last);
+        match (whole, suspicious || small(served)) {
+            (true, true) => Self::WholeAndServed,
+            (true, false) => Self::Whole { answers: false },
+            (false, _) => Self::Served,
+        }
+    }
+
+    const fn is_whole(self) -> bool {
+        matches!(self, Self::Whole { .. } | Self::WholeAndServed)
+    }
+}
+
+/// Connections to the served ports.
+fn served(raw: &SocketsRaw) -> u32 {
+    let all = raw.served.iter();
+    all.fold(0, |sum, port| sum.saturating_add(port.accepted_open).saturating_add(port.queued))
+}
+
 /// Whether one destination uses most of the ephemeral ports.
-fn is_pressed(ports: &PortsRaw) -> bool {
+fn is_pressed(last: Option<&SocketsRaw>) -> bool {
+    let Some(ports) = last.map(|raw| &raw.ports) else { return false };
     let (low, high) = ports.range;
     let size = u64::from(high).saturating_sub(u64::from(low)).saturating_add(1);
     let most = ports.top.first().map_or(0, |(_, count)| u64::from(*count));
@@ -325,6 +376,8 @@ fn own_first(
 
 #[cfg(test)]
 mod tests {
+    use stallscope_probes::sample::{PortsRaw, ServedRaw};
+
     use super::*;
 
     fn listener(port: u16, inode: u32) -> ListenerRaw {
@@ -389,25 +442,29 @@ mod tests {
     fn the_census_by_what_the_last_one_found() {
         let (few, many) = (sockets(FEW_SOCKETS_MAX, 0, false), sockets(2_001, 0, false));
         let (pressed, cut) = (sockets(9_000, 71, false), sockets(9, 0, true));
+        let busy = ServedRaw { accepted_open: 2_000, queued: 1, ..ServedRaw::default() };
+        let crowded = SocketsRaw { served: vec![busy], ..many.clone() };
         let (calm, suspicious) = (false, true);
-        // The last one, since the last whole one, suspicion: hurried, whole, with answers.
+        let (with, without) = (Look::Whole { answers: true }, Look::Whole { answers: false });
+        // The last one, since the last whole one, suspicion.
         let cases = [
-            (None, 0, calm, (false, true, false)),
-            (None, 0, suspicious, (true, false, true)),
-            (Some(&few), 0, calm, (false, true, true)),
-            (Some(&few), 0, suspicious, (true, true, true)),
-            (Some(&many), 0, calm, (false, true, false)),
-            (Some(&many), 0, suspicious, (true, false, true)),
-            (Some(&many), WHOLE_EVERY_NS, suspicious, (true, true, true)),
-            (Some(&cut), 0, calm, (false, true, false)),
-            (Some(&pressed), 0, calm, (false, true, false)),
-            (Some(&pressed), PRESSED_EVERY_NS, calm, (true, true, false)),
-            (Some(&pressed), 0, suspicious, (true, true, true)),
+            (None, 0, calm, without),
+            (None, 0, suspicious, Look::WholeAndServed),
+            (Some(&few), 0, calm, with),
+            (Some(&few), 0, suspicious, with),
+            (Some(&many), 0, calm, Look::WholeAndServed),
+            (Some(&many), 0, suspicious, Look::Served),
+            (Some(&many), WHOLE_EVERY_NS, suspicious, Look::WholeAndServed),
+            (Some(&crowded), 0, calm, without),
+            (Some(&crowded), 0, suspicious, Look::Served),
+            (Some(&cut), 0, calm, without),
+            (Some(&pressed), 0, calm, Look::WholeAndServed),
+            (Some(&pressed), 0, suspicious, Look::WholeAndServed),
         ];
         for (at, (last, age_ns, suspicious, expected)) in cases.into_iter().enumerate() {
-            let look = Look::choose(last, age_ns, suspicious);
-            assert_eq!((look.hurried, look.whole, look.answers), expected, "case {at}");
+            assert_eq!(Look::choose(last, age_ns, suspicious), expected, "case {at}");
         }
-        assert!(!is_pressed(&sockets(9, 70, false).ports));
+        assert!(is_pressed(Some(&pressed)) && !is_pressed(None));
+        assert!(!is_pressed(Some(&sockets(9_000, 70, false))));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{getpid, getppid};
+use rustix::process::getppid;
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::net::TcpListener;
@@ -28,10 +28,6 @@ pub(super) const GUARD: &str = "file-max-guard";
 /// How long the limit may stay lowered.
 pub const LOWERED_MAX: Duration = Duration::from_secs(15);
 
-const FILE_MAX: &str = "/proc/sys/fs/file-max";
-const FILE_NR: &str = "/proc/sys/fs/file-nr";
-/// Whose victim lowered the limit, and what it was: for whoever finds the guard killed.
-const NOTE: &str = "/run/stallscope-lab.file-max";
 /// The limit falls to this part of the files that are open: those who close some in the meantime
 /// make no room.
 const LOWERED_TO: u64 = 2;
@@ -91,7 +87,7 @@ pub(super) fn guard(_: &Options) -> anyhow::Result<()> {
     if pipe.read(&mut [0]).unwrap_or(0) == 0 {
         return Ok(());
     }
-    let lowered = Lowered::lower(victim)?;
+    let lowered = Table::host().lower(victim)?;
     let deadline = Instant::now() + LOWERED_MAX;
     while !end.load(Ordering::Relaxed) {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -105,38 +101,84 @@ pub(super) fn guard(_: &Options) -> anyhow::Result<()> {
     lowered.restore()
 }
 
-/// The lowered limit.
-struct Lowered {
-    before: u64,
+/// The files that the limit is read from, set by, and remembered in.
+#[derive(Debug, Clone)]
+struct Table {
+    /// The limit.
+    max: PathBuf,
+    /// How many files are open, first of three numbers.
+    open: PathBuf,
+    /// Which victim has it lowered, and what it was: for whoever finds the guard killed.
+    note: PathBuf,
 }
 
-impl Lowered {
-    fn lower(victim: i32) -> anyhow::Result<Self> {
-        let mut before = number(&read(FILE_MAX)?)?;
-        if let Some((other, left)) = note()? {
-            if alive(other) {
+impl Table {
+    /// That of this host.
+    fn host() -> Self {
+        Self {
+            max: PathBuf::from("/proc/sys/fs/file-max"),
+            open: PathBuf::from("/proc/sys/fs/file-nr"),
+            note: PathBuf::from("/run/stallscope-lab.file-max"),
+        }
+    }
+
+    fn lower(self, victim: i32) -> anyhow::Result<Lowered> {
+        let mut before = number(&read(&self.max)?)?;
+        if let Some((other, left)) = self.noted()? {
+            if Path::new("/proc").join(other.to_string()).exists() {
                 bail!("process {other} has lowered fs.file-max already");
             }
             before = left;
         }
         // Written down first: whatever happens from here on, somebody can put it back.
-        std::fs::write(NOTE, format!("{victim} {before}\n"))
-            .with_context(|| format!("cannot write {NOTE}"))?;
-        let open = number(&read(FILE_NR)?)?;
-        let lowered = Self { before };
-        match std::fs::write(FILE_MAX, (open / LOWERED_TO).to_string()) {
-            Ok(()) => Ok(lowered),
-            Err(error) => {
-                lowered.restore()?;
-                Err(error).with_context(|| format!("cannot write {FILE_MAX}"))
-            }
+        write(&self.note, &format!("{victim} {before}\n"))?;
+        let open = number(&read(&self.open)?)?;
+        let lowered = Lowered { table: self, before };
+        if let Err(error) = write(&lowered.table.max, &(open / LOWERED_TO).to_string()) {
+            lowered.restore()?;
+            return Err(error);
         }
+        Ok(lowered)
     }
 
+    /// Which victim lowered the limit, and what it was.
+    fn noted(&self) -> anyhow::Result<Option<(i32, u64)>> {
+        if !self.note.exists() {
+            return Ok(None);
+        }
+        let text = read(&self.note)?;
+        let wrong = || format!("{} says: {text}", self.note.display());
+        let (pid, before) = text.split_once(' ').with_context(wrong)?;
+        Ok(Some((pid.parse().with_context(wrong)?, number(before)?)))
+    }
+
+    fn clean_up(self, pid: u32) -> anyhow::Result<()> {
+        match self.noted()? {
+            Some((victim, before)) if u32::try_from(victim) == Ok(pid) => {
+                Lowered { table: self, before }.restore()
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The lowered limit.
+#[derive(Debug)]
+struct Lowered {
+    table: Table,
+    before: u64,
+}
+
+impl Lowered {
     fn restore(&self) -> anyhow::Result<()> {
-        std::fs::write(FILE_MAX, self.before.to_string())
+        write(&self.table.max, &self.before.to_string())
             .with_context(|| format!("cannot put fs.file-max back to {}", self.before))?;
-        std::fs::remove_file(NOTE).with_context(|| format!("cannot remove {NOTE}"))
+        let note = &self.table.note;
+        match std::fs::remove_file(note) {
+            // Somebody else has put it back, too.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome.with_context(|| format!("cannot remove {}", note.display())),
+        }
     }
 }
 
@@ -145,32 +187,76 @@ impl Lowered {
 /// # Errors
 /// When there is something to put back, and that cannot be done.
 pub(super) fn clean_up(pid: u32) -> anyhow::Result<()> {
-    match note()? {
-        Some((victim, before)) if u32::try_from(victim) == Ok(pid) => Lowered { before }.restore(),
-        _ => Ok(()),
-    }
+    Table::host().clean_up(pid)
 }
 
-/// Who lowered the limit, and what it was.
-fn note() -> anyhow::Result<Option<(i32, u64)>> {
-    if !Path::new(NOTE).exists() {
-        return Ok(None);
-    }
-    let text = read(NOTE)?;
-    let (pid, before) = text.split_once(' ').ok_or_else(|| anyhow!("{NOTE} says: {text}"))?;
-    Ok(Some((pid.parse().with_context(|| format!("{NOTE} says: {text}"))?, number(before)?)))
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn alive(pid: i32) -> bool {
-    pid != getpid().as_raw_nonzero().get() && Path::new(&format!("/proc/{pid}")).exists()
-}
-
-fn read(path: &str) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The first number of a text.
 fn number(text: &str) -> anyhow::Result<u64> {
     let word = text.split_whitespace().next().unwrap_or_default();
     word.parse().with_context(|| format!("'{text}' is no number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No process has this pid (`/proc/sys/kernel/pid_max` is 4194304 at most).
+    const NOBODY: i32 = 4_194_305;
+
+    fn table(folder: &Path) -> Table {
+        let file = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let max = file("file-max", "5000\n");
+        let open = file("file-nr", "640\t0\t5000\n");
+        Table { max, open, note: folder.join("note") }
+    }
+
+    fn limit(table: &Table) -> u64 {
+        number(&read(&table.max).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_limit_falls_below_what_is_open_and_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = table(folder.path());
+        let lowered = table.clone().lower(NOBODY).unwrap();
+        assert_eq!(limit(&table), 320);
+        lowered.restore().unwrap();
+        assert_eq!((limit(&table), table.note.exists()), (5_000, false));
+        lowered.restore().unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_guard_left_is_put_back_to_what_it_was_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = table(folder.path());
+        table.clone().lower(NOBODY).unwrap();
+        let again = table.clone().lower(NOBODY + 1).unwrap();
+        assert_eq!(again.before, 5_000);
+        table.clone().clean_up(NOBODY as u32).unwrap();
+        assert_eq!(limit(&table), 320, "another victim's");
+        table.clone().clean_up(NOBODY as u32 + 1).unwrap();
+        assert_eq!((limit(&table), table.note.exists()), (5_000, false));
+    }
+
+    #[test]
+    fn two_do_not_lower_it_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = table(folder.path());
+        let lowered = table.clone().lower(std::process::id().cast_signed()).unwrap();
+        assert!(table.clone().lower(NOBODY).is_err());
+        lowered.restore().unwrap();
+        table.lower(NOBODY).unwrap();
+    }
 }
