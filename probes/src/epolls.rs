@@ -4,6 +4,9 @@
 //! the mutex of the instance (`ep_show_fdinfo`, `fs/eventpoll.c`), which `epoll_wait(2)` needs to hand
 //! out events and `epoll_ctl(2)` to change the set; and `seq_file` starts over with twice the room until
 //! all fits. So it is read on suspicion only, and not often.
+//!
+//! Cost on 6.18, by the fds that are watched: 9 us for 10, 72 us for 100, 0.3 ms for 1,000, 7.6 ms for
+//! 10,000 (77 bytes each).
 
 use std::path::Path;
 
@@ -16,7 +19,7 @@ pub const FDINFO_MAX_BYTES: u64 = 1024 * 1024;
 
 /// `EPOLLIN | EPOLLRDNORM` (`epoll_ctl(2)`): a listening socket with a connection to accept is
 /// readable. A one-shot interest that has fired has neither left (`ep_send_events`).
-const READABLE: u32 = 0x010;
+const READABLE: u32 = 0x001 | 0x040;
 
 /// Reads the epoll instances `epolls` of process `pid` (at most [`EPOLLS_MAX`]; those that are closed
 /// by now are left out), and which of its listening sockets, given by their inodes, they watch.

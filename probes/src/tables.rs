@@ -1,8 +1,8 @@
 //! Tables that the target shares with others and that can be full: the file table of the system, and
 //! the connections that netfilter tracks in the target's network namespace.
 //!
-//! Cost on 6.18: 1 us for each file that is kept open; the file of connection tracking adds up
-//! nothing, but prints a line for each CPU.
+//! Cost on 6.18 with two CPUs, kept open: 0.9 us for `file-nr`, 0.7 us for the maximum of connection
+//! tracking, 2.4 us for its counts, which are a line for each CPU.
 
 use std::path::{Path, PathBuf};
 
@@ -161,7 +161,7 @@ pub fn parse_conntrack(bytes: &[u8], max: u32) -> Reading<ConntrackRaw> {
             return Reading::absent(Why::Malformed, "a line of net/stat/nf_conntrack is cut");
         };
         cpus += 1;
-        counts.entries += entries;
+        counts.entries = counts.entries.max(entries);
         counts.drops += u64::from(drops);
         counts.early_drops += u64::from(early_drops);
         counts.insert_failed += u64::from(insert_failed);

@@ -17,8 +17,9 @@ pub const NAMED_WITHIN: Duration = Duration::from_millis(500);
 pub struct Seen<'a> {
     /// How it came to the process.
     pub way: Way,
-    /// When the victim was ready, `CLOCK_MONOTONIC` ns: no watcher could come before.
-    pub ready_ns: u64,
+    /// Until when a fault counts as old as the server, `CLOCK_MONOTONIC` ns: no watcher could come
+    /// before.
+    pub inborn_ns: u64,
     /// When it came, ns.
     pub begin_ns: u64,
     /// When it went, ns.
@@ -106,9 +107,11 @@ fn stall(
         return;
     }
     // Some faults are made when the server is: nobody can be there before.
-    let inborn = truth.begin_ns <= seen.ready_ns;
+    let inborn = truth.begin_ns <= seen.inborn_ns;
     if inborn && seen.way == Way::Before {
-        record.notes.push(String::from("the fault is as old as the server"));
+        record
+            .notes
+            .push(String::from("the fault is as old as the server: the onset is not judged"));
     }
     record.alarms = seen.alarms(truth.begin_ns);
     if seen.way == Way::Before {
@@ -145,7 +148,7 @@ fn unfit(cause: Cause, truth: &Truth, seen: &Seen<'_>) -> Option<String> {
         ));
     }
     match seen.way {
-        Way::Before if (seen.ready_ns + 1..seen.begin_ns).contains(&truth.begin_ns) => {
+        Way::Before if (seen.inborn_ns + 1..seen.begin_ns).contains(&truth.begin_ns) => {
             Some(String::from("the fault took hold before the watcher was there"))
         }
         Way::After if truth.begin_ns > seen.begin_ns => {
@@ -193,8 +196,10 @@ fn dated(
         right.take_while(|(other, _)| other == stall).last().map_or(first, |(_, last)| last);
     let error_ms = verdict.onset_ns.map(|at_ns| difference_ms(at_ns, truth.begin_ns));
     let exact = error_ms.is_some_and(|error_ms| error_ms.abs() <= ONSET_ERROR_MS_MAX);
-    let late = inborn || record.way == Way::After;
-    let failure = if late {
+    // A fault from the start shows with the first client, before or after the watcher came.
+    let failure = if inborn && record.way == Way::Before {
+        None
+    } else if record.way == Way::After {
         // A server that keeps a page has recorded the onset, which is better still.
         let known = verdict.before_watch || exact;
         (!known).then(|| String::from("it did not say that the stall is older than the watch"))

@@ -51,7 +51,7 @@ fn truth(cause: &str) -> Truth {
 fn before(events: &[Event]) -> WayRecord {
     let seen = Seen {
         way: Way::Before,
-        ready_ns: TRUTH_NS - 2_100 * MS,
+        inborn_ns: TRUTH_NS - 2_100 * MS,
         begin_ns: TRUTH_NS - 2_000 * MS,
         end_ns: u64::MAX,
         events,
@@ -62,7 +62,7 @@ fn before(events: &[Event]) -> WayRecord {
 fn after(events: &[Event]) -> WayRecord {
     let seen = Seen {
         way: Way::After,
-        ready_ns: 0,
+        inborn_ns: 0,
         begin_ns: TRUTH_NS + 5_000 * MS,
         end_ns: u64::MAX,
         events,
@@ -154,11 +154,11 @@ fn who_comes_later_owes_no_onset_but_has_to_say_so() {
 }
 
 #[test]
-fn a_fault_as_old_as_the_server_is_older_than_every_watch() {
+fn a_fault_as_old_as_the_server_is_not_dated() {
     let mut verdict = verdict(CAUSE, Certain, 1_000, 600);
-    for (before_watch, ready_ns, outcome) in [
+    for (before_watch, inborn_ns, outcome) in [
         (true, TRUTH_NS, Outcome::Right),
-        (false, TRUTH_NS, Outcome::Misdated),
+        (false, TRUTH_NS, Outcome::Right),
         (
             true,
             TRUTH_NS - 1,
@@ -170,7 +170,7 @@ fn a_fault_as_old_as_the_server_is_older_than_every_watch() {
         verdict.before_watch = before_watch;
         let events = [Event::Verdict(verdict.clone())];
         let (way, begin_ns, end_ns) = (Way::Before, TRUTH_NS + 500 * MS, u64::MAX);
-        let seen = Seen { way, ready_ns, begin_ns, end_ns, events: &events };
+        let seen = Seen { way, inborn_ns, begin_ns, end_ns, events: &events };
         let truth = truth(CAUSE.id());
         let record = judge(Expected::Stall(CAUSE), Duration::ZERO, Some(&truth), &seen);
         assert_eq!((record.outcome, record.onset_error_ms), (outcome, None));
@@ -180,7 +180,7 @@ fn a_fault_as_old_as_the_server_is_older_than_every_watch() {
 #[test]
 fn a_definition_gives_time() {
     let events = [Event::Verdict(verdict(CAUSE, Certain, 3_400, 0))];
-    let seen = Seen { way: Way::Before, ready_ns: 0, begin_ns: 0, end_ns: 0, events: &events };
+    let seen = Seen { way: Way::Before, inborn_ns: 0, begin_ns: 0, end_ns: 0, events: &events };
     for (definition_s, in_time) in [(2, false), (3, true)] {
         let definition = Duration::from_secs(definition_s);
         let record = judge(Expected::Stall(CAUSE), definition, Some(&truth(CAUSE.id())), &seen);
@@ -192,7 +192,7 @@ fn a_definition_gives_time() {
 fn a_run_that_went_wrong_is_never_right() {
     let events = [said(CAUSE, Certain)];
     let seen =
-        |way, begin_ns| Seen { way, ready_ns: 0, begin_ns, end_ns: u64::MAX, events: &events };
+        |way, begin_ns| Seen { way, inborn_ns: 0, begin_ns, end_ns: u64::MAX, events: &events };
     let cases = [
         (None, seen(Way::Before, 0)),
         (Some(truth("fd-exhausted")), seen(Way::Before, 0)),
@@ -208,7 +208,8 @@ fn a_run_that_went_wrong_is_never_right() {
 #[test]
 fn health_is_silence() {
     let minute = |events: &[Event]| {
-        let seen = Seen { way: Way::Before, ready_ns: 0, begin_ns: 0, end_ns: 60_000 * MS, events };
+        let seen =
+            Seen { way: Way::Before, inborn_ns: 0, begin_ns: 0, end_ns: 60_000 * MS, events };
         judge(Expected::Healthy, Duration::ZERO, None, &seen)
     };
     let calm = minute(&[said(Cause::HealthyIdle, Certain)]);

@@ -24,6 +24,8 @@ use crate::watch::now_ns;
 pub const ATTACH_AFTER: Duration = Duration::from_secs(5);
 /// How long after readiness the fault begins, at least and at most.
 const FAULT_AFTER: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(4));
+/// A fault this soon after readiness has not waited for its time: it is as old as the server.
+const INBORN_WITHIN_NS: u64 = 500_000_000;
 /// How long a healthy process is watched, and when the second watcher comes to it.
 const HEALTHY_FOR: Duration = Duration::from_secs(12);
 const HEALTHY_SECOND_AFTER: Duration = Duration::from_secs(4);
@@ -142,7 +144,7 @@ fn attempt(scenario: &Scenario, options: &Options, stop: &AtomicBool) -> anyhow:
     for (way, watcher) in watchers {
         seen.push((way, watcher.conclude()?));
     }
-    let ready_ns = stage.ready_ns;
+    let inborn_ns = stage.inborn_ns;
     let broken = stage.end()?;
     if let Some(truth) = &truth {
         save(&options.out, "truth.json", truth)?;
@@ -152,7 +154,7 @@ fn attempt(scenario: &Scenario, options: &Options, stop: &AtomicBool) -> anyhow:
         .map(|(way, (incident, notes))| {
             let begin_ns = incident.anchor.mono_ns;
             let end_ns = incident.models.last().map_or(begin_ns, |model| model.at_ns);
-            let seen = Seen { way, ready_ns, begin_ns, end_ns, events: &incident.events };
+            let seen = Seen { way, inborn_ns, begin_ns, end_ns, events: &incident.events };
             let mut record = judge(scenario.expected, scenario.takes(), truth.as_ref(), &seen);
             record.notes.extend(notes);
             if let Some(why) = &broken {
@@ -190,8 +192,8 @@ struct Stage<'a> {
     /// How long after readiness the fault begins.
     after: Duration,
     victim: Process,
-    /// When it was ready, ns.
-    ready_ns: u64,
+    /// A fault before this, ns, has not waited for its time.
+    inborn_ns: u64,
     /// Where the victim listens.
     url: String,
     truth: TruthSource,
@@ -215,7 +217,7 @@ impl<'a> Stage<'a> {
         let mut victim = Process::start(room, &options.out, "victim", &arguments, Stdout::Piped)?;
         let ready = await_ready(victim.stdout()?, stop)
             .with_context(|| format!("the victim is not ready; see {}", victim.log.display()))?;
-        let ready_ns = now_ns();
+        let inborn_ns = now_ns() + INBORN_WITHIN_NS;
         // A program in between would be watched in its place.
         ensure!(
             ready.pid == victim.pid(),
@@ -237,7 +239,7 @@ impl<'a> Stage<'a> {
             chance,
             after,
             victim,
-            ready_ns,
+            inborn_ns,
             url,
             truth,
             loads,

@@ -216,7 +216,7 @@ pub fn parse_cpu_stat(bytes: &[u8]) -> CgroupRaw {
     CgroupRaw {
         nr_periods: super::value(bytes, "nr_periods"),
         nr_throttled: super::value(bytes, "nr_throttled"),
-        throttled_usec: super::value(bytes, "throttled_time"),
+        throttled_usec: super::value(bytes, "throttled_time").map(|ns| ns / 1_000),
         ..CgroupRaw::default()
     }
 }
@@ -227,7 +227,7 @@ pub fn parse_cpu_stat(bytes: &[u8]) -> CgroupRaw {
 pub fn parse_freezer_state(bytes: &[u8]) -> Option<bool> {
     match bytes.trim_ascii() {
         b"THAWED" => Some(false),
-        b"FROZEN" => Some(true),
+        b"FREEZING" | b"FROZEN" => Some(true),
         _ => None,
     }
 }

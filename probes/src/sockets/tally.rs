@@ -238,7 +238,7 @@ impl Outgoing {
     /// then roughly the oldest: inode numbers grow, but each CPU takes them by the thousand
     /// (`get_next_ino`, `fs/inode.c`).
     const fn order(&self) -> (bool, u32) {
-        (self.unsent == 0, self.inode)
+        (self.unsent == 0 && !self.is_given_up, self.inode)
     }
 }
 

@@ -89,7 +89,7 @@ fn who_waits_for_an_answer_is_told_from_who_had_one() {
 #[test]
 fn a_client_that_leaves_without_a_word_waits_for_nothing() {
     let server = Server::start();
-    let (client, _accepted) = server.connect();
+    let (client, mut accepted) = server.connect();
     client.shutdown(Shutdown::Write).unwrap();
     let ports = [server.listener.local_addr().unwrap().port()];
     let wanted = Wanted { answers: true, ..Wanted::new(&ports, (1, 1)) };
@@ -97,5 +97,9 @@ fn a_client_that_leaves_without_a_word_waits_for_nothing() {
         let raw = Tracker::default().update(got(server.diag.connections(&wanted))).served[0];
         (raw.close_wait == 1).then_some(())
     });
+    // Its end has not been read: that is neglect, and none that waits.
+    let left = server.answers();
+    assert_eq!((left.awaiting, left.last_received_ms, left.neglected), (0, None, 1), "{left:?}");
+    assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
     assert_eq!(server.answers(), AnswersRaw::default());
 }
