@@ -206,9 +206,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "twin-quota-roomy",
-        what: "a quota of 60 % of a CPU under a load that asks for less",
+        what: "a quota of 30 % of a CPU under a load that asks for a quarter of it",
         victim: Victim::Lab("quota-roomy"),
-        loads: &[Load::Http { connections: 16, rate: Some(1_000), close: false }, ANEW],
         needs: &[Need::Root, Need::Cgroup("cpu")],
         ..USUAL
     },

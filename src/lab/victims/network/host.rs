@@ -24,8 +24,8 @@ const ROUNDS: u32 = 50;
 const QUOTA_HARD_PERCENT: u64 = 1;
 /// Less than half of what the load of 1,000 requests a second asks for.
 const QUOTA_MODERATE_PERCENT: u64 = 10;
-/// More than twice what that load asks for.
-const QUOTA_ROOMY_PERCENT: u64 = 60;
+/// Some four times what a load of 200 requests a second asks for.
+const QUOTA_ROOMY_PERCENT: u64 = 30;
 
 /// Names of the process that freezes a server among the victims: for v1 where there is one, and
 /// for v2.
