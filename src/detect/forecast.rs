@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::thresholds::Thresholds;
-use crate::model::Model;
+use crate::model::{ListenerModel, Model};
 
 /// What runs out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -158,26 +158,24 @@ impl Forecaster {
 }
 
 fn accept_queue(now: &Model) -> Option<Forecast> {
-    let used = |listener: &&crate::model::ListenerModel| {
+    let used = |listener: &ListenerModel| {
         let limit = listener.limit.filter(|limit| *limit > 0)?;
-        Some(f64::from(listener.queued) / f64::from(limit))
+        Some((f64::from(listener.queued) / f64::from(limit), limit))
     };
-    let fullest = now
+    let (used_ratio, limit, listener) = now
         .own_listeners()
-        .filter_map(|listener| Some((used(&listener)?, listener)))
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-    let (used_ratio, listener) = fullest;
+        .filter_map(|listener| used(listener).map(|(ratio, limit)| (ratio, limit, listener)))
+        .max_by(|(a, ..), (b, ..)| a.total_cmp(b))?;
     (used_ratio >= QUEUE_NEARLY_FULL).then(|| Forecast {
         kind: ForecastKind::AcceptQueue,
         at_ns: now.at_ns,
         in_s: None,
         used_ratio,
         text: format!(
-            "the accept queue of {} is {:.0} % full ({} of {})",
+            "the accept queue of {} is {:.0} % full ({} of {limit})",
             listener.local,
             used_ratio * 100.0,
-            listener.queued,
-            listener.limit.unwrap_or(0)
+            listener.queued
         ),
     })
 }

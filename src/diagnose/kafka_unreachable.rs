@@ -161,9 +161,10 @@ fn stands(peer: &PeerModel, since_ns: u64) -> Evidence {
         let signal = format!("connection to Kafka at {remote}");
         return word(Tier::Peers, signal, "SYN sent, no answer", Some(since_ns));
     }
-    let again = peer.raw.info.map_or(0, |info| info.retransmits);
-    let signal =
-        format!("not acknowledged by Kafka at {remote}, sent again {again} times in a row");
+    let again = peer.raw.info.map_or_else(String::new, |info| {
+        format!(", sent again {} times in a row", info.retransmits)
+    });
+    let signal = format!("not acknowledged by Kafka at {remote}{again}");
     number(Tier::Peers, signal, f64::from(peer.raw.unsent_bytes), "bytes", Some(since_ns))
 }
 

@@ -92,10 +92,12 @@ fn judge(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Finding {
         ));
     }
     if ticks < TICKS_FEW {
-        let waits = thread.last.delay_ratio.got().copied().unwrap_or(0.0);
+        let delay = thread.last.delay_ratio.got();
+        let waited = delay.map_or_else(String::new, |delay| {
+            format!(" (it waited for a CPU {:.0} % of the time)", delay * 100.0)
+        });
         return Finding::Missing(format!(
-            "thread {tid} got only {ticks} clock ticks of CPU time since the onset (it waited for a CPU {:.0} % of the time).",
-            waits * 100.0
+            "thread {tid} got only {ticks} clock ticks of CPU time since the onset{waited}."
         ));
     }
     if share > KERNEL_SHARE_LOOP && unreaped.is_none() {
