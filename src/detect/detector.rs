@@ -1,6 +1,7 @@
 //! Follows everything that ought to progress, and says when a stall begins and ends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::looks::{self, AcceptSigns, Producer, Side};
@@ -34,6 +35,8 @@ pub struct Detector {
     ports: BTreeMap<u16, Listened>,
     /// Ports that the target connects to itself: a service of its own, such as a mock of a broker.
     own_service: BTreeSet<u16>,
+    /// Where it has been seen to connect to.
+    connected_to: BTreeSet<SocketAddr>,
     before: Option<Arc<Model>>,
     /// When the first tick was.
     first_ns: Option<u64>,
@@ -44,6 +47,8 @@ pub struct Detector {
 
 /// Ports remembered; a process that opens and closes listeners all day must not fill memory.
 const PORTS_MAX: usize = 64;
+/// Destinations remembered: those of a proxy are many.
+const DESTINATIONS_MAX: usize = 256;
 
 impl Detector {
     /// With these thresholds.
@@ -76,6 +81,9 @@ impl Detector {
         let looks = self.looks(model);
         self.remember(model);
         self.signs.push(model);
+        let no_port =
+            looks.iter().any(|(subject, look)| *subject == Subject::Ports && look.demand.is_some());
+        self.signs.push_ports(no_port);
         let producer = looks::producer(model);
         let mut stalls: Vec<(Subject, Stalled)> = Vec::new();
         for (subject, look) in &looks {
@@ -276,14 +284,14 @@ impl Detector {
         for listener in now.own_listeners() {
             let dropping = self.rises.dropping(listener.inode, now.at_ns);
             let look = looks::overflow(listener, dropping, now);
-            looks.push((Subject::Overflow(listener.inode), look));
+            looks.extend(look.map(|look| (Subject::Overflow(listener.inode), look)));
         }
         let handshakes = self.rises.dropping_handshakes(now.at_ns)
             || now.own_listeners().any(|one| self.rises.dropping(one.inode, now.at_ns));
         looks.extend(looks::syn(handshakes, now).map(|look| (Subject::Handshakes, look)));
         let set = &self.thresholds;
         looks.extend(looks::conntrack(now, set).map(|look| (Subject::Conntrack, look)));
-        looks.extend(looks::ports(now, set).map(|look| (Subject::Ports, look)));
+        looks.extend(looks::ports(now, &self.connected_to, set).map(|look| (Subject::Ports, look)));
         looks.extend(looks::throttled(now, set).map(|look| (Subject::Throttled, look)));
         looks.extend(looks::probe(now, set).map(|look| (Subject::Probe, look)));
     }
@@ -291,9 +299,14 @@ impl Detector {
     fn note_ports(&mut self, now: &Model) {
         let own = |port: u16| now.own_listeners().any(|one| one.local.port() == port);
         let told = now.app.got().and_then(|app| app.raw.listen_port);
-        let to_itself = now.all_peers().iter().map(|peer| peer.raw.remote);
-        for address in to_itself.filter(|address| address.ip().is_loopback()) {
-            if self.own_service.len() < PORTS_MAX && own(address.port()) {
+        for address in now.all_peers().iter().map(|peer| peer.raw.remote) {
+            if self.connected_to.len() < DESTINATIONS_MAX {
+                self.connected_to.insert(address);
+            }
+            if address.ip().is_loopback()
+                && self.own_service.len() < PORTS_MAX
+                && own(address.port())
+            {
                 self.own_service.insert(address.port());
             }
         }

@@ -36,18 +36,34 @@ pub(super) fn sharpen(
         stalled.within_ns = within_ns;
         return stalled;
     }
+    let was_so_at_first =
+        stalled.before_watch || stalled.at_ns <= first_ns.saturating_add(subject.first_look_ns());
+    if subject == Subject::Ports
+        && let Some(at_ns) = served.values().filter_map(looks::all_wait_since_ns).min()
+        && (was_so_at_first || is_near(at_ns, &stalled))
+    {
+        stalled.at_ns = at_ns;
+        stalled.within_ns = CLIENTS_WITHIN_NS;
+        stalled.before_watch = at_ns < first_ns;
+        return stalled;
+    }
     let sign = match subject {
         Subject::Unread(_) => signs.loop_stopped(),
         Subject::Accept(_) => signs.last_fd_change,
+        Subject::Ports => signs.last_port_taken,
         _ => None,
     };
     let Some((at_ns, within_ns)) = sign else { return stalled };
-    let open_ns = stalled.within_ns.saturating_add(REFINE_MAX_NS);
-    if at_ns.abs_diff(stalled.at_ns) <= open_ns && within_ns < stalled.within_ns {
+    if is_near(at_ns, &stalled) && within_ns < stalled.within_ns {
         stalled.at_ns = at_ns;
         stalled.within_ns = within_ns;
     }
     stalled
+}
+
+/// Whether the stall may have begun then, as far as its own track can tell.
+const fn is_near(at_ns: u64, stalled: &Stalled) -> bool {
+    at_ns.abs_diff(stalled.at_ns) <= stalled.within_ns.saturating_add(REFINE_MAX_NS)
 }
 
 /// Two instants in jiffies (10 ms at worst).

@@ -13,6 +13,10 @@ pub(super) struct Signs {
     /// When the number of open fds last changed, and half the uncertainty: something was accepted
     /// or closed.
     pub(super) last_fd_change: Option<(u64, u64)>,
+    /// That, as it was when the ports were first seen to be used up: who took the last one was
+    /// accepted, here or where the target connected to.
+    pub(super) last_port_taken: Option<(u64, u64)>,
+    had_no_port: bool,
     /// The last tick in which a runtime thread waited, and the first after it in which none did.
     last_waited: Option<(u64, u64)>,
     last_seen_ns: Option<u64>,
@@ -61,6 +65,14 @@ impl Signs {
                 self.blocked_from = None;
             }
         }
+    }
+
+    /// Takes whether ephemeral ports are used up.
+    pub(super) const fn push_ports(&mut self, none_left: bool) {
+        if none_left && !self.had_no_port {
+            self.last_port_taken = self.last_fd_change;
+        }
+        self.had_no_port = none_left;
     }
 
     fn starvation(&mut self, now: &Model) {

@@ -4,6 +4,7 @@
 //! waits for something else, such as a semaphore. On io_uring no accept is in flight; with epoll the
 //! listening socket is no longer watched, or its readiness is not acted on.
 
+use super::accept_queue_overflow::accepts_go_on;
 use super::case::{Case, ThreadSpan, number, word};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
@@ -38,6 +39,11 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
             ));
         }
         Some(true) => {}
+    }
+    let longest = last.own_listeners().max_by_key(|listener| listener.queued);
+    // Since the onset: before it there were some.
+    if let Some(sign) = longest.and_then(|listener| accepts_go_on(case.judged(), listener)) {
+        return Finding::Excluded(format!("Connections are accepted ({}).", sign.signal));
     }
     if super::fd_exhausted::is_full(last) == Some(true) {
         return Finding::Excluded(String::from("No fd is left: an accept would fail."));

@@ -6,6 +6,8 @@
 //! consequence and not this cause. Looks at the socket's own queue and drops; `ListenOverflows` is
 //! of the whole namespace and only supports.
 
+use std::sync::Arc;
+
 use stallscope_probes::Reading;
 
 use super::case::{Case, number, word};
@@ -40,7 +42,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         Full::No => return Finding::Excluded(not_full(&queue)),
         Full::Unknown(what) => return Finding::Missing(what),
     }
-    match accepts_go_on(case, queue.listener) {
+    match accepts_go_on(counted(case), queue.listener) {
         Some(accepted) => Finding::Fits(account(case, &queue, accepted)),
         None => Finding::Excluded(format!(
             "Nothing was accepted on {} in the last seconds ({} connections wait): a full queue is a consequence of that.",
@@ -156,9 +158,8 @@ fn not_full(queue: &Queue<'_>) -> String {
 }
 
 /// A sign that connections are accepted on this socket: the server's count, a census that sees new
-/// ones, a queue that shrinks.
-fn accepts_go_on(case: &Case<'_>, listener: &ListenerModel) -> Option<Evidence> {
-    let ticks = counted(case);
+/// ones, or misses some that waited, a queue that shrinks.
+pub(super) fn accepts_go_on(ticks: &[Arc<Model>], listener: &ListenerModel) -> Option<Evidence> {
     let port = listener.local.port();
     let by_page = |model: &Model| {
         let page = &model.app.got()?.raw;
@@ -168,6 +169,12 @@ fn accepts_go_on(case: &Case<'_>, listener: &ListenerModel) -> Option<Evidence> 
         let served = model.all_served().iter().find(|served| served.raw.port == port)?;
         Some(served.raw.accepted_seen)
     };
+    let left = |model: &Model| {
+        let served = model.all_served().iter().find(|served| served.raw.port == port)?;
+        let queued = find(model, listener.inode)?.queued;
+        // One that was reset by its client leaves too, but goes on counting in the queue's length.
+        (served.raw.queued >= queued).then_some(served.raw.left_queue_seen)
+    };
     let more = |ends: Option<(u64, u64)>| {
         ends.and_then(|(then, now)| now.checked_sub(then)).filter(|more| *more > 0)
     };
@@ -176,6 +183,10 @@ fn accepts_go_on(case: &Case<'_>, listener: &ListenerModel) -> Option<Evidence> 
         return Some(number(Tier::Heartbeat, signal, more as f64, "connections", None));
     }
     if let Some(more) = more(ends(ticks, by_census)) {
+        return Some(number(Tier::Connections, signal, more as f64, "connections", None));
+    }
+    if let Some(more) = more(ends(ticks, left)) {
+        let signal = "left the queue in the last seconds";
         return Some(number(Tier::Connections, signal, more as f64, "connections", None));
     }
     shrank(&queue_of(ticks, listener.inode))

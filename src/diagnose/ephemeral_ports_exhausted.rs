@@ -15,6 +15,8 @@ use super::case::{Case, number, word};
 use super::outside::{Turning, tcp_count, turning};
 use super::verdict::Confidence;
 use super::{Account, Finding};
+use crate::detect::thresholds::REQUEST_YOUNG_MS;
+use crate::model::answers::all_wait_ms;
 use crate::model::tiers::Tier;
 use crate::model::{Model, PortsModel};
 
@@ -38,6 +40,9 @@ enum Side {
     Clients,
     /// The target itself, to another.
     Target,
+    /// Presumably the target: nobody saw it connect there, but its clients wait, every one. A socket
+    /// in `TIME_WAIT` belongs to nobody.
+    Presumed,
 }
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
@@ -58,7 +63,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         .top
         .iter()
         .filter(full)
-        .find_map(|(to, used)| Some((*to, *used, concerns(last, *to)?)))
+        .find_map(|(to, used)| Some((*to, *used, concerns(case, *to)?)))
     else {
         return Finding::Excluded(room(ports));
     };
@@ -90,6 +95,7 @@ fn account(case: &Case<'_>, range: &Range<'_>, loop_turns: bool) -> Account {
     let opened = tcp_count(case, |tcp| tcp.active_opens_new);
     // While connections are still begun, ports in TIME_WAIT are taken again (`tcp_tw_reuse`).
     let confidence = match opened {
+        _ if matches!(side, Side::Presumed) => Confidence::Likely,
         _ if refused && loop_turns => Confidence::Certain,
         Some(0) if loop_turns && used >= ports.size => Confidence::Certain,
         Some(1..) => Confidence::Possible,
@@ -122,6 +128,9 @@ fn account(case: &Case<'_>, range: &Range<'_>, loop_turns: bool) -> Account {
             "further clients on this host cannot connect to the server, which is idle and healthy"
         }
         Side::Target => "the process cannot open another connection to it",
+        Side::Presumed => {
+            "nothing here can open another; every client of the process waits for an answer, as they do when it has to connect there first"
+        }
     };
     Account {
         confidence,
@@ -138,15 +147,26 @@ fn is_full(used: u32, size: u32) -> bool {
 }
 
 /// Whether connections to `to` are the target's clients', or its own.
-fn concerns(last: &Model, to: SocketAddr) -> Option<Side> {
-    if last.all_peers().iter().any(|peer| peer.raw.remote == to) {
-        return Some(Side::Target);
-    }
+fn concerns(case: &Case<'_>, to: SocketAddr) -> Option<Side> {
+    let last = case.last()?;
     let listens = |local: SocketAddr| {
         let ip = local.ip().to_canonical();
         local.port() == to.port() && (ip.is_unspecified() || ip == to.ip().to_canonical())
     };
-    last.own_listeners().any(|listener| listens(listener.local)).then_some(Side::Clients)
+    let connected = |model: &Model| model.all_peers().iter().any(|peer| peer.raw.remote == to);
+    // With no port left, what was connected before may be all that ever shows.
+    if connected(last) {
+        return Some(Side::Target);
+    }
+    if last.own_listeners().any(|listener| listens(listener.local)) {
+        return Some(Side::Clients);
+    }
+    if case.history.iter().any(|model| connected(model)) {
+        return Some(Side::Target);
+    }
+    let answers = last.all_served().iter().filter_map(|served| served.raw.answers);
+    let mut wait_ms = answers.filter_map(|answers| all_wait_ms(&answers));
+    wait_ms.any(|oldest_ms| oldest_ms >= REQUEST_YOUNG_MS).then_some(Side::Presumed)
 }
 
 fn room(ports: &PortsModel) -> String {
@@ -173,7 +193,8 @@ mod tests {
     use stallscope_probes::sample::{ActiveHow, ActivePlan, ActiveRaw};
 
     use super::super::fixtures::{
-        Expect, PORT, Story, absent, block, broker, hold, queue, tcp, with_kafka,
+        Expect, PORT, Story, absent, block, broker, census, hold, peers, queue, requests_wait, tcp,
+        with_kafka,
     };
     use super::*;
     use crate::detect::StallKind;
@@ -227,6 +248,32 @@ mod tests {
                     "its own connections",
                     used_to(broker(), 100, 0).throughout(|_, model| with_kafka(model)),
                     Fits(Certain, "the process cannot open another"),
+                ),
+                (
+                    "its own connections, of which none is left",
+                    used_to(other, 100, 0).throughout(move |tick, model| {
+                        with_kafka(model);
+                        peers(model, |peer| peer.raw.remote = other);
+                        if tick > 20 {
+                            model.peers = Got([].into());
+                        }
+                    }),
+                    Fits(Certain, "the process cannot open another"),
+                ),
+                (
+                    "nobody saw it connect, and its clients wait",
+                    used_to(other, 100, 0).stalled(|_, model| requests_wait(model, 8)),
+                    Fits(Likely, "every client of the process waits"),
+                ),
+                (
+                    "nobody saw it connect, and some are answered",
+                    used_to(other, 100, 0).stalled(|_, model| {
+                        requests_wait(model, 8);
+                        census(model, |served| {
+                            served.answers.as_mut().unwrap().answered = 1;
+                        });
+                    }),
+                    Excluded("neither this server"),
                 ),
                 ("another's", used_to(other, 100, 0), Excluded("neither this server")),
                 (

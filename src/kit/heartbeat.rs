@@ -127,11 +127,15 @@ impl Heartbeat {
     }
 }
 
-/// Called on the thread that polls the Kafka producer.
+/// Called on the thread that polls the Kafka producer, but for the first.
 impl Heartbeat {
-    /// Says which thread polls the producer, whose queue holds at most `queue_max` records.
-    pub fn kafka_begins(&self, queue_max: u64) {
+    /// There is a producer, whose queue holds at most `queue_max` records.
+    pub fn kafka_queue_holds(&self, queue_max: u64) {
         self.set(Word::ProducerQueueMax, queue_max);
+    }
+
+    /// Says which thread polls the producer.
+    pub fn kafka_begins(&self) {
         self.set(Word::KafkaTid, own_tid());
     }
 
@@ -170,7 +174,8 @@ mod tests {
         heartbeat.responses(2);
         heartbeat.closed();
         heartbeat.queue_was_full();
-        heartbeat.kafka_begins(9);
+        heartbeat.kafka_queue_holds(9);
+        heartbeat.kafka_begins();
         heartbeat.kafka_beat(7);
         let path = heartbeat.path().unwrap();
         #[expect(clippy::disallowed_methods, reason = "the test reads what was written")]

@@ -16,6 +16,12 @@ pub fn waiting(answers: &AnswersRaw) -> (u32, Option<u32>) {
     }
 }
 
+/// How long the client that waits longest has done so, ms, where every client waits; `None` when
+/// some do not, or there is none.
+pub fn all_wait_ms(answers: &AnswersRaw) -> Option<u32> {
+    waiting(answers).1.filter(|_| answers.answered == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,5 +44,10 @@ mod tests {
         assert_eq!(of(2, 30, 1), (2, Some(10)));
         assert_eq!(of(0, 3, 0), (0, None));
         assert_eq!(of(0, 0, 9), (0, None));
+        let all = |awaiting, answered| {
+            let oldest_ms = (awaiting > 0).then_some(10);
+            all_wait_ms(&AnswersRaw { awaiting, answered, oldest_ms, ..AnswersRaw::default() })
+        };
+        assert_eq!((all(3, 0), all(3, 1), all(0, 0)), (Some(10), None, None));
     }
 }

@@ -134,10 +134,10 @@ impl FaultPlan {
                 self.upset_broker(&context, slow, fast).await;
             }
             Fault::KafkaNotPolled => {
+                context.sink.pause_polling().await;
                 context.heartbeat.fault_begins(self.fault);
-                context.sink.pause_polling(true);
                 self.last(&context).await;
-                context.sink.pause_polling(false);
+                context.sink.resume_polling();
                 context.heartbeat.fault_ends();
             }
         }
@@ -171,10 +171,12 @@ impl FaultPlan {
     ) {
         // `check` has made sure that there is one.
         let Some(broker) = &context.broker else { return };
-        context.heartbeat.fault_begins(self.fault);
         if let Err(error) = upset(broker) {
             tracing::error!("the fault {} failed: {error}", self.fault.id());
+            return;
         }
+        // After it, not before: whoever reads that it has begun may rely on it.
+        context.heartbeat.fault_begins(self.fault);
         self.last(context).await;
         if let Err(error) = calm(broker) {
             tracing::error!("cannot undo the fault {}: {error}", self.fault.id());

@@ -15,7 +15,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use stallscope_probes::sample::Fault;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::kit::heartbeat::Heartbeat;
 use crate::kit::now_ns;
@@ -290,6 +290,8 @@ fn answer(waiting: Option<oneshot::Sender<Delivery>>, delivery: Delivery) {
 #[derive(Default)]
 struct Polling {
     pauses: AtomicBool,
+    /// Told each time the thread has come to a pause.
+    has_paused: Notify,
     ends: AtomicBool,
     flush_until: RwLock<Option<Instant>>,
 }
@@ -309,17 +311,14 @@ impl Sink {
                 SinkError::Producer { bootstrap: options.bootstrap.clone(), source }
             })?;
         let producer = Arc::new(producer);
-        let queue_max = queue_max(options);
+        heartbeat.kafka_queue_holds(queue_max(options));
         let polling = Arc::new(Polling::default());
         let thread = std::thread::Builder::new()
             .name("kafka-poll".to_owned())
             .spawn({
                 let (producer, polling) = (Arc::clone(&producer), Arc::clone(&polling));
                 let heartbeat = Arc::clone(&heartbeat);
-                move || {
-                    heartbeat.kafka_begins(queue_max);
-                    poll_until_ended(&producer, &polling, &heartbeat);
-                }
+                move || poll_until_ended(&producer, &polling, &heartbeat)
             })
             .map_err(SinkError::Thread)?;
         let outlet = Outlet {
@@ -339,9 +338,16 @@ impl Sink {
         })
     }
 
-    /// Stops polling the producer, or goes on with it.
-    pub fn pause_polling(&self, pauses: bool) {
-        self.polling.pauses.store(pauses, Ordering::Release);
+    /// Stops polling the producer, and returns once the call of `poll` under way has ended: no
+    /// delivery is reported after that.
+    pub async fn pause_polling(&self) {
+        self.polling.pauses.store(true, Ordering::Release);
+        self.polling.has_paused.notified().await;
+    }
+
+    /// Polls the producer again.
+    pub fn resume_polling(&self) {
+        self.polling.pauses.store(false, Ordering::Release);
     }
 
     /// Says whether the next event that finds the queue full is the beginning of the fault
@@ -409,14 +415,23 @@ fn poll_until_ended(producer: &BaseProducer<Reports>, polling: &Polling, heartbe
         heartbeat.kafka_beat(queue());
         producer.poll(POLL_EVERY);
     };
+    heartbeat.kafka_begins();
+    let mut was_paused = false;
     while !polling.ends.load(Ordering::Acquire) {
-        if polling.pauses.load(Ordering::Acquire) {
+        let is_paused = polling.pauses.load(Ordering::Acquire);
+        if is_paused {
+            if !was_paused {
+                polling.has_paused.notify_one();
+            }
             // No beat: nobody polls the producer.
             std::thread::sleep(POLL_EVERY);
         } else {
             beat_and_poll();
         }
+        was_paused = is_paused;
     }
+    // Whoever waits for a pause that will not come any more.
+    polling.has_paused.notify_one();
     // What lingers to fill a batch is sent at once: flush says so to librdkafka, poll collects.
     let until = *polling.flush_until.read().unwrap_or_else(PoisonError::into_inner);
     while queue() > 0 && until.is_some_and(|until| Instant::now() < until) {
@@ -569,13 +584,12 @@ mod tests {
         let sink = Sink::start(&options, Arc::new(Heartbeat::off())).unwrap();
         let Published::Pending(first) = sink.publish("one") else { panic!("not pending") };
         assert_eq!(first.blocking_recv().unwrap(), Ok(Settled::Delivered));
-        sink.pause_polling(true);
-        // A poll that is under way ends by then, and none follows.
-        std::thread::sleep(POLL_EVERY * 2);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(sink.pause_polling());
         let Published::Pending(mut second) = sink.publish("two") else { panic!("not pending") };
         std::thread::sleep(POLL_EVERY * 4);
         assert!(second.try_recv().is_err());
-        sink.pause_polling(false);
+        sink.resume_polling();
         assert_eq!(second.blocking_recv().unwrap(), Ok(Settled::Delivered));
     }
 }

@@ -269,7 +269,7 @@ fn sockets() -> BoxedStrategy<SocketsRaw> {
     let served = (
         any::<u16>(),
         (word(), word(), word(), word(), word(), word()),
-        (long(), long(), long(), long(), long()),
+        (long(), long(), long(), long(), long(), long()),
     )
         .prop_map(|(port, words, longs)| ServedRaw {
             port,
@@ -284,6 +284,7 @@ fn sockets() -> BoxedStrategy<SocketsRaw> {
             fingerprint: longs.2,
             accepted_seen: longs.3,
             closed_seen: longs.4,
+            left_queue_seen: longs.5,
             answers: Some(AnswersRaw {
                 awaiting: words.0,
                 awaiting_unread: words.1,

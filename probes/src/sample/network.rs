@@ -75,6 +75,10 @@ pub struct ServedRaw {
     pub accepted_seen: u64,
     /// Connections that were seen accepted before and are gone, since watching began.
     pub closed_seen: u64,
+    /// Connections that were seen waiting to be accepted before and no longer do, since watching
+    /// began: accepted, closed meanwhile or not, or reset by their clients. One that was reset stays
+    /// in the queue, which is then longer than `queued`.
+    pub left_queue_seen: u64,
     /// Which of them wait for an answer; `None` when that was not asked for (it is dearer), or
     /// cannot be told (`/proc/net/tcp`).
     pub answers: Option<AnswersRaw>,

@@ -65,7 +65,7 @@ impl<'a> Wanted<'a> {
 /// The connections to the served ports at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Alive {
-    /// By port, each port once. `accepted_seen` and `closed_seen` are the [`Tracker`]'s to fill.
+    /// By port, each port once. The `…_seen` are the [`Tracker`]'s to fill.
     served: Vec<ServedTally>,
     /// Sockets seen.
     total: u32,
@@ -79,6 +79,8 @@ struct ServedTally {
     counts: ServedRaw,
     /// Those with an inode; sorted when counting has ended.
     inodes: Vec<u32>,
+    /// Those that wait to be accepted, by a hash of who they are from; sorted likewise.
+    waiting: Vec<u32>,
 }
 
 /// The non-listening sockets of a namespace that have to do with the served ports or the

@@ -1,7 +1,7 @@
-//! Sockets, one after the other, into counts: nothing of a socket is kept but its inode. Pure.
+//! Sockets, one after the other, into counts: nothing of a socket is kept but who it is. Pure.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::wire::{Socket, TcpState};
 use super::{Alive, Census, DUMP_MAX, Outgoing, ServedTally, Wanted, answers};
@@ -38,6 +38,7 @@ impl ServedCount {
                 ..ServedRaw::default()
             },
             inodes: Vec::new(),
+            waiting: Vec::new(),
         };
         Self {
             served: ports.into_iter().map(tally).collect(),
@@ -76,8 +77,10 @@ impl ServedCount {
 
     pub fn finish(mut self) -> Alive {
         for tally in &mut self.served {
-            tally.inodes.sort_unstable();
-            tally.inodes.dedup();
+            for ids in [&mut tally.inodes, &mut tally.waiting] {
+                ids.sort_unstable();
+                ids.dedup();
+            }
         }
         Alive { served: self.served, total: self.total, truncated: self.truncated }
     }
@@ -95,6 +98,7 @@ impl ServedTally {
             // client has given up waiting.
             Some(TcpState::Established | TcpState::CloseWait) if socket.inode == 0 => {
                 counts.queued += 1;
+                self.waiting.push(client(socket.remote));
             }
             Some(TcpState::Established | TcpState::CloseWait) => {
                 counts.accepted_open += 1;
@@ -111,6 +115,18 @@ impl ServedTally {
             _ => {}
         }
     }
+}
+
+/// A number for the client of a connection to a port; that two share one is no harm but rare.
+fn client(remote: SocketAddr) -> u32 {
+    let ip = match remote.ip() {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()),
+        IpAddr::V6(ip) => {
+            let (high, low) = ((ip.to_bits() >> 64) as u64, ip.to_bits() as u64);
+            mix(high) ^ low
+        }
+    };
+    mix(mix(ip) ^ u64::from(remote.port())) as u32
 }
 
 /// A hash of one connection, to be summed so that the order of a dump does not matter.

@@ -23,8 +23,11 @@ pub struct Tracker {
 struct Tracked {
     /// Accepted connections of the last whole count, sorted; `None` before there is one.
     inodes: Option<Vec<u32>>,
+    /// Those that waited to be accepted at that count, sorted.
+    waiting: Vec<u32>,
     accepted_seen: u64,
     closed_seen: u64,
+    left_queue_seen: u64,
 }
 
 impl Tracker {
@@ -59,19 +62,20 @@ impl Tracker {
     }
 
     fn advance_port(&mut self, tally: ServedTally, truncated: bool) -> ServedRaw {
-        let ServedTally { mut counts, inodes } = tally;
+        let ServedTally { mut counts, inodes, waiting } = tally;
         if self.ports.contains_key(&counts.port) || self.ports.len() < TRACKED_PORTS_MAX {
             let tracked = self.ports.entry(counts.port).or_default();
-            tracked.advance(inodes, truncated);
+            tracked.advance(inodes, waiting, truncated);
             counts.accepted_seen = tracked.accepted_seen;
             counts.closed_seen = tracked.closed_seen;
+            counts.left_queue_seen = tracked.left_queue_seen;
         }
         counts
     }
 }
 
 impl Tracked {
-    fn advance(&mut self, held: Vec<u32>, truncated: bool) {
+    fn advance(&mut self, held: Vec<u32>, waiting: Vec<u32>, truncated: bool) {
         if truncated {
             self.inodes = None;
             return;
@@ -80,7 +84,10 @@ impl Tracked {
             let both = in_both(&held, before);
             self.accepted_seen += held.len() as u64 - both;
             self.closed_seen += before.len() as u64 - both;
+            let still = in_both(&waiting, &self.waiting);
+            self.left_queue_seen += self.waiting.len() as u64 - still;
         }
+        self.waiting = waiting;
         self.inodes = Some(held);
     }
 }
@@ -118,7 +125,11 @@ mod tests {
         inodes.sort_unstable();
         let counts = ServedRaw { port, ..ServedRaw::default() };
         let total = inodes.len() as u32;
-        Alive { served: vec![ServedTally { counts, inodes }], total, truncated }
+        Alive {
+            served: vec![ServedTally { counts, inodes, waiting: Vec::new() }],
+            total,
+            truncated,
+        }
     }
 
     fn census(alive: Alive) -> Census {
@@ -145,6 +156,26 @@ mod tests {
             assert_eq!(raw.truncated, truncated);
             let raw = raw.served[0];
             assert_eq!((raw.accepted_seen, raw.closed_seen), expected, "step {at}");
+        }
+    }
+
+    #[test]
+    fn who_waited_and_no_longer_does_has_left_the_queue() {
+        // Each step: who waits, whether the count was cut, how many have left so far.
+        let steps: [(&[u32], bool, u64); 6] = [
+            (&[1, 2, 3], false, 0),
+            (&[1, 2, 3], false, 0),
+            (&[3, 4, 5], false, 2),
+            (&[3], true, 2),
+            (&[6], false, 2),
+            (&[], false, 3),
+        ];
+        let mut tracker = Tracker::default();
+        for (at, (waiting, truncated, expected)) in steps.into_iter().enumerate() {
+            let mut count = alive(PORT, &[], truncated);
+            count.served[0].waiting = waiting.to_vec();
+            let raw = tracker.update(census(count)).served[0];
+            assert_eq!(raw.left_queue_seen, expected, "step {at}");
         }
     }
 

@@ -19,8 +19,9 @@ pub struct AcceptSigns<'a> {
 
 /// The accept queue of one listener.
 ///
-/// That something was accepted shows in the server's own count, in a queue that shrinks, or in a
-/// connection that a census sees accepted for the first time.
+/// That something was accepted shows in the server's own count, in a queue that shrinks, in a
+/// connection that a census sees accepted for the first time, or in one that waited at the last
+/// census and no longer does.
 pub fn accept(
     before: Option<(&Model, &ListenerModel)>,
     listener: &ListenerModel,
@@ -35,10 +36,16 @@ pub fn accept(
         (Some((then, now)), _, _) => by_page(then, now),
         (None, Some((then, _)), _) => Progress::between(then.at_ns, at_ns),
         (None, None, Some((Some(then), now))) if then.at_ns < now.at_ns => {
-            if then.raw.accepted_seen == now.raw.accepted_seen {
-                Progress::None
-            } else {
+            if then.raw.accepted_seen != now.raw.accepted_seen {
                 Progress::between(then.at_ns, now.at_ns)
+            } else if then.raw.left_queue_seen == now.raw.left_queue_seen {
+                Progress::None
+            } else if now.raw.queued >= listener.queued {
+                Progress::between(then.at_ns, now.at_ns)
+            } else {
+                // Some that wait were reset by their clients and are seen no more: so may be those
+                // that left.
+                Progress::Unknown
             }
         }
         // No census at all: the queue is all there is to go by.

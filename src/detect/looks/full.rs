@@ -1,20 +1,27 @@
 //! Queues, tables and quotas that are full: new clients are turned away, however well the others
 //! are served.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
 use stallscope_probes::Reading;
 use stallscope_probes::sample::{ActiveOutcome, TablesRaw};
 
 use super::condition;
-use crate::detect::thresholds::Thresholds;
+use super::runtime::oldest_request_ns;
+use crate::detect::thresholds::{REQUEST_YOUNG_MS, Thresholds};
 use crate::detect::track::{Look, Progress};
-use crate::model::{ListenerModel, Model, RingModel};
+use crate::model::answers::all_wait_ms;
+use crate::model::{ListenerModel, Model, RingModel, ServedModel};
 
-/// Drops at a listener; `dropping`: some were of late. Where handshakes pile up they are why.
-pub fn overflow(listener: &ListenerModel, dropping: bool, now: &Model) -> Look {
+/// Drops at a listener; `dropping`: some were of late. Where handshakes pile up they are why. `None`
+/// before there are two counts to compare.
+pub fn overflow(listener: &ListenerModel, dropping: bool, now: &Model) -> Option<Look> {
+    listener.drops_new.got()?;
     let of_handshakes = handshakes(now) >= HANDSHAKES_FEW && !is_nearly_full(listener);
     let demand = (dropping && !of_handshakes)
         .then(|| format!("connections are dropped at the accept queue of {}", listener.local));
-    condition(now.at_ns, demand)
+    Some(condition(now.at_ns, demand))
 }
 
 fn is_nearly_full(listener: &ListenerModel) -> bool {
@@ -52,11 +59,22 @@ pub fn conntrack(now: &Model, thresholds: &Thresholds) -> Option<Look> {
     Some(condition(now.at_ns, demand))
 }
 
-/// Ephemeral ports towards a destination that matters to the target: itself, or one of its peers.
-pub fn ports(now: &Model, thresholds: &Thresholds) -> Option<Look> {
+/// Ephemeral ports towards a destination that matters to the target: itself, or one it connects to.
+///
+/// Which those are is remembered (`connected_to`), since with no port left there is no connection
+/// left to see it by. A watcher that came too late for that has only the target's own clients: where
+/// all of them wait, what they wait for is taken to be a connection that cannot be made.
+pub fn ports(
+    now: &Model,
+    connected_to: &BTreeSet<SocketAddr>,
+    thresholds: &Thresholds,
+) -> Option<Look> {
     let ports = now.ports.got()?;
-    let matters = |address: &std::net::SocketAddr| {
-        now.own_listeners().any(|listener| listener.local.port() == address.port())
+    let all_wait = now.all_served().iter().any(|served| all_wait_since_ns(served).is_some());
+    let matters = |address: &SocketAddr| {
+        all_wait
+            || connected_to.contains(address)
+            || now.own_listeners().any(|listener| listener.local.port() == address.port())
             || now.all_peers().iter().any(|peer| peer.raw.remote == *address)
     };
     let full = f64::from(ports.size) * thresholds.ports_full_ratio;
@@ -68,6 +86,13 @@ pub fn ports(now: &Model, thresholds: &Thresholds) -> Option<Look> {
         format!("{used} of {} ephemeral ports to {address} are in use", ports.size)
     });
     Some(condition(now.at_ns, demand))
+}
+
+/// Since when every client of a port has waited for its answer, ns; `None` when some do not, or have
+/// only begun to.
+pub fn all_wait_since_ns(served: &ServedModel) -> Option<u64> {
+    all_wait_ms(&served.raw.answers?).filter(|oldest_ms| *oldest_ms >= REQUEST_YOUNG_MS)?;
+    oldest_request_ns(served)
 }
 
 /// The CPU quota of the cgroup.
