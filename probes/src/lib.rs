@@ -53,6 +53,8 @@ pub mod ring;
 pub mod sample;
 pub mod sockets;
 pub mod spool;
+#[cfg(any(test, feature = "storm"))]
+pub mod storm;
 pub mod tables;
 pub mod threads;
 

@@ -84,6 +84,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Cause::AcceptLeaked,
         "each accept of a tokio-uring server gets 5 ms, and goes on taking connections after that",
     ),
+    Scenario {
+        definition: Duration::from_secs(1),
+        ..stall(
+            "uring-storm",
+            Cause::AcceptEagainStorm,
+            "accepts through a ring fail with EAGAIN instead of waiting; the loop tries again at once",
+        )
+    },
     stall(
         "uring-sleeps",
         Cause::RuntimeBlocked,

@@ -8,6 +8,7 @@ mod requests;
 mod reuseport;
 mod ring;
 mod ring_stalls;
+mod storm;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub(super) const VICTIMS: &[(&str, Run)] = &[
     ("uring-accept-ends", |options| ring::ends_accepting(options, false)),
     ("uring-listener-gone", |options| ring::ends_accepting(options, true)),
     ("uring-accept-leaked", ring::cancels_accepts),
+    ("uring-storm", storm::accepts_without_waiting),
     ("uring-sleeps", |options| ring::acts(options, Act::Sleep)),
     ("uring-locks", |options| ring::acts(options, Act::Lock)),
     ("uring-stderr-full", |options| ring::acts(options, Act::WriteStderr)),
