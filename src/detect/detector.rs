@@ -102,14 +102,15 @@ impl Detector {
         let (subject, stalled) = stalls.into_iter().min_by_key(|(_, stalled)| stalled.at_ns)?;
         let signs = (&self.signs, &self.rises);
         let first_ns = self.first_ns.unwrap_or(model.at_ns);
-        let mut stalled = onset::sharpen(stalled, subject, signs, &self.served, first_ns);
+        let mut stalled = onset::sharpen(stalled, subject, signs, &self.served, model, first_ns);
         // What was not there at the first look of all began since.
         let first_look_ends_ns = first_ns.saturating_add(subject.first_look_ns());
         stalled.before_watch &= stalled.at_ns <= first_look_ends_ns;
         if let Subject::Gone(port) = subject {
             self.ports.get(&port).copied().unwrap_or_default().date(&mut stalled);
         }
-        let mut onset = onset::refine(stalled, subject.kind(), model);
+        let mut onset =
+            onset::refine(stalled, subject.kind(), (first_ns, first_look_ends_ns), model);
         onset.partial = self.goes_on(subject, &onset, model);
         self.onset = Some(onset.clone());
         Some(Transition::Onset(onset))

@@ -45,7 +45,8 @@ pub struct Onset {
     pub at_ns: u64,
     /// Half-width of the uncertainty of `at_ns`, ns (0: the server itself recorded it).
     pub within_ns: u64,
-    /// Whether it had begun when watching began: `at_ns` is then the first look, not the onset.
+    /// Whether it had begun when watching began: `at_ns` is then what the waiting connections or the
+    /// server's page have recorded, else the first look.
     pub before_watch: bool,
     /// When it was noticed, ns.
     pub detected_ns: u64,

@@ -12,12 +12,13 @@ use crate::model::{Model, ServedModel};
 
 /// Censuses are up to a second apart while all is calm. When a sign that is read at every tick was
 /// last seen within the time that they leave open, it dates the stall better. Connections know
-/// themselves since when they wait.
+/// themselves since when they wait, also those that wait to be accepted.
 pub(super) fn sharpen(
     mut stalled: Stalled,
     subject: Subject,
     (signs, rises): (&Signs, &Rises),
     served: &BTreeMap<u16, ServedModel>,
+    now: &Model,
     first_ns: u64,
 ) -> Stalled {
     let by_clients = match subject {
@@ -38,8 +39,24 @@ pub(super) fn sharpen(
     }
     let was_so_at_first =
         stalled.before_watch || stalled.at_ns <= first_ns.saturating_add(subject.first_look_ns());
-    if subject == Subject::Ports
-        && let Some(at_ns) = served.values().filter_map(looks::all_wait_since_ns).min()
+    // Clients that were dropped come again after a second: that none was at the first look says
+    // nothing. The sockets have counted.
+    let had_dropped = match subject {
+        Subject::Overflow(inode) => rises.had_dropped(Some(inode)),
+        Subject::Handshakes => rises.had_dropped(None),
+        _ => false,
+    };
+    stalled.before_watch |= was_so_at_first && had_dropped;
+    let on_record = match subject {
+        Subject::Ports => served.values().filter_map(looks::all_wait_since_ns).min(),
+        Subject::Accept(inode) | Subject::Sibling(inode) => {
+            let listeners = now.listeners.got().into_iter().flat_map(|all| all.iter());
+            let mut ports = listeners.filter(|one| one.inode == inode).map(|one| one.local.port());
+            ports.next().and_then(|port| looks::oldest_queued_ns(served.get(&port)?))
+        }
+        _ => None,
+    };
+    if let Some(at_ns) = on_record
         && (was_so_at_first || is_near(at_ns, &stalled))
     {
         stalled.at_ns = at_ns;
@@ -70,7 +87,16 @@ const fn is_near(at_ns: u64, stalled: &Stalled) -> bool {
 const CLIENTS_WITHIN_NS: u64 = 20_000_000;
 
 /// Dates the onset by the server's own record of its last progress, where it keeps one.
-pub(super) fn refine(stalled: Stalled, kind: StallKind, now: &Model) -> Onset {
+///
+/// Demand that shows with the first looks (a census is not taken at the very first) may be as old as
+/// the record: of a loop it says when the last beat was, and beats need no demand. `first_ns`: when
+/// the first look of all was, and by when everything had been looked at.
+pub(super) fn refine(
+    mut stalled: Stalled,
+    kind: StallKind,
+    (first_ns, first_looks_end_ns): (u64, u64),
+    now: &Model,
+) -> Onset {
     let page = now.app.got().map(|app| &app.raw);
     let recorded = page.and_then(|page| match kind {
         StallKind::Accept => page.last_accept_ns,
@@ -79,6 +105,10 @@ pub(super) fn refine(stalled: Stalled, kind: StallKind, now: &Model) -> Onset {
         StallKind::Ring | StallKind::Stopped => page.last_accept_ns.max(page.last_response_ns),
         StallKind::Listener | StallKind::Full | StallKind::Throttled => None,
     });
+    let beats_ended_before = kind == StallKind::Runtime
+        && recorded.is_some_and(|at_ns| at_ns < first_ns)
+        && stalled.at_ns <= first_looks_end_ns;
+    stalled.before_watch |= beats_ended_before;
     let recorded = recorded.filter(|at_ns| {
         stalled.before_watch || at_ns.saturating_add(REFINE_MAX_NS) >= stalled.at_ns
     });

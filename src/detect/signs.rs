@@ -1,6 +1,6 @@
 //! Signs of life, and of trouble, that are remembered from tick to tick.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::thresholds::DROPS_APART_MAX_NS;
 use crate::model::Model;
@@ -164,6 +164,8 @@ pub(super) const BLOCKED_TICKS_SUSPICIOUS: std::ops::Range<u32> = 2..60;
 pub(super) struct Rises {
     /// By listener's inode.
     drops: BTreeMap<u32, u64>,
+    /// Listeners that had dropped connections by the first look of all; `None` before it.
+    dropped_before: Option<BTreeSet<u32>>,
     handshakes_ns: Option<u64>,
     resets_ns: Option<u64>,
     /// Since when the cgroup has been throttled, without a break: the tick before, and the first.
@@ -177,6 +179,11 @@ impl Rises {
         self.drops.retain(|inode, _| {
             listeners.is_none_or(|all| all.iter().any(|listener| listener.inode == *inode))
         });
+        if listeners.is_some() && self.dropped_before.is_none() {
+            let dropped =
+                now.own_listeners().filter(|one| one.drops.is_some_and(|count| count > 0));
+            self.dropped_before = Some(dropped.map(|one| one.inode).collect());
+        }
         for listener in now.own_listeners() {
             if listener.drops_new.got().is_some_and(|drops| *drops > 0) {
                 self.drops.insert(listener.inode, now.at_ns);
@@ -213,6 +220,12 @@ impl Rises {
     /// Whether connections were dropped at this listener of late.
     pub(super) fn dropping(&self, inode: u32, now_ns: u64) -> bool {
         recent(self.drops.get(&inode).copied(), now_ns)
+    }
+
+    /// Whether connections had been dropped at this listener, or at any, before the first look.
+    pub(super) fn had_dropped(&self, inode: Option<u32>) -> bool {
+        let before = self.dropped_before.as_ref();
+        before.is_some_and(|all| inode.map_or(!all.is_empty(), |inode| all.contains(&inode)))
     }
 
     /// Whether handshakes were dropped of late.

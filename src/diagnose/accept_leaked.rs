@@ -29,17 +29,16 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         return Finding::Missing(String::from("no sample was taken."));
     };
     let answers = last.all_served().iter().filter_map(|served| served.raw.answers);
-    let (mut known, mut neglected, mut oldest_ms) = (false, 0_u32, 0_u32);
+    let (mut known, mut oldest_ms) = (None, None);
     for answers in answers {
-        known = true;
-        neglected = neglected.saturating_add(answers.neglected);
-        oldest_ms = oldest_ms.max(answers.neglected_oldest_ms.unwrap_or(0));
+        known = Some(known.unwrap_or(0_u32).saturating_add(answers.neglected));
+        oldest_ms = oldest_ms.max(answers.neglected_oldest_ms);
     }
-    if !known {
+    let Some(neglected) = known else {
         return Finding::Missing(String::from(
             "it could not be counted which accepted connections were never served.",
         ));
-    }
+    };
     if neglected == 0 {
         return Finding::Excluded(String::from("Every accepted connection was looked at."));
     }
@@ -56,7 +55,8 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         .iter()
         .map(|served| served.at_ns)
         .max()
-        .map(|at_ns| at_ns.saturating_sub(u64::from(oldest_ms).saturating_mul(1_000_000)));
+        .zip(oldest_ms)
+        .map(|(at_ns, ms)| at_ns.saturating_sub(u64::from(ms).saturating_mul(1_000_000)));
     evidence.push(number(
         Tier::Connections,
         "connections accepted and never read from",

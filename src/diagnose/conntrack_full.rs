@@ -55,14 +55,13 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     let (entries, max) = (conntrack.entries, conntrack.max);
     let more = |count: fn(&ConntrackRaw) -> u64| {
         let ends = ends(counted(case), |model| table(model).ok().map(count));
-        ends.and_then(|(then, now)| now.checked_sub(then)).unwrap_or(0)
+        ends.and_then(|(then, now)| now.checked_sub(then))
     };
     let dropped = more(|raw| raw.drops);
     let full = is_full(conntrack);
-    if !full && dropped == 0 {
-        return Finding::Excluded(format!(
-            "{entries} of {max} connections are tracked, and nothing was dropped for want of room."
-        ));
+    if !full && !matches!(dropped, Some(1..)) {
+        let nothing = dropped.map_or("", |_| ", and nothing was dropped for want of room");
+        return Finding::Excluded(format!("{entries} of {max} connections are tracked{nothing}."));
     }
     let waiting = last.queued();
     if let Some(waiting @ 1..) = waiting {
@@ -71,10 +70,10 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         ));
     }
     let confidence = match (full, dropped) {
-        (true, 1..) if waiting.is_some() => Confidence::Certain,
-        (_, 1..) => Confidence::Likely,
+        (true, Some(1..)) if waiting.is_some() => Confidence::Certain,
+        (_, Some(1..)) => Confidence::Likely,
         // Full, and nobody has been turned away while somebody looked.
-        (_, 0) => Confidence::Possible,
+        _ => Confidence::Possible,
     };
     let since_ns = case.since(|model| table(model).ok().map(is_full)).filter(|_| full);
     let mut evidence = vec![number(
@@ -89,7 +88,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         (more(|raw| raw.early_drops), "entries thrown out early in the last seconds"),
         (more(|raw| raw.insert_failed), "entries that could not be inserted in the last seconds"),
     ] {
-        if count > 0 {
+        if let Some(count @ 1..) = count {
             evidence.push(number(Tier::Tables, signal, count as f64, "", None));
         }
     }

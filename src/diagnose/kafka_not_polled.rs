@@ -96,11 +96,8 @@ fn by_page(case: &Case<'_>, scene: &Scene<'_>) -> Result<Option<Unpolled>, Findi
             confidence: Confidence::Certain,
         }));
     }
-    let page = |model: &Model, value: fn(&Model) -> u64| model.app.got().map(|_| value(model));
-    let queue = |model: &Model| model.app.got().map_or(0, |app| app.raw.producer_queue);
-    let delivered = |model: &Model| model.app.got().map_or(0, |app| app.raw.delivered);
-    let queue = ends(counted(case), |model| page(model, queue));
-    let delivered = ends(counted(case), |model| page(model, delivered));
+    let queue = ends(counted(case), |model| Some(model.app.got()?.raw.producer_queue));
+    let delivered = ends(counted(case), |model| Some(model.app.got()?.raw.delivered));
     let (Some((queued_then, queued)), Some((then, now))) = (queue, delivered) else {
         return Ok(None);
     };

@@ -43,6 +43,7 @@ fn examined(case: &Case<'_>) -> Result<Finding, Finding> {
         )));
     };
     let refusals = ends(counted(case), |model| Some(page(model)?.queue_full));
+    // With one reading there is nothing to compare: none is known of.
     let refused = refusals.and_then(|(then, now)| now.checked_sub(then)).unwrap_or(0);
     let held = page_now.producer_queue;
     let max = page_now.producer_queue_max;

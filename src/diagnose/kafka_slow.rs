@@ -55,10 +55,12 @@ fn examined(case: &Case<'_>) -> Result<Finding, Finding> {
         )));
     }
     if let Some(silent) = brokers.iter().find(|peer| is_silent(peer)) {
+        let retransmits = silent.raw.info.map_or_else(String::new, |info| {
+            format!(" ({} retransmissions in a row)", info.retransmits)
+        });
         return Err(Finding::Excluded(format!(
-            "What is sent to the broker at {} is not acknowledged ({} retransmissions in a row): it is not slow, but gone.",
-            silent.raw.remote,
-            silent.raw.info.map_or(0, |info| info.retransmits)
+            "What is sent to the broker at {} is not acknowledged{retransmits}: it is not slow, but gone.",
+            silent.raw.remote
         )));
     }
     let Some((first, sure)) = owing(case, &scene).or_else(|| not_reading(case, &scene, &brokers))
@@ -102,8 +104,9 @@ fn owing<'a>(case: &Case<'a>, scene: &Scene<'_>) -> Option<Found<'a>> {
     };
     let held_ns = held(case, owes);
     let last_ns = case.last()?.at_ns;
-    let held_ms = held_ns.map_or(0, |since_ns| last_ns.saturating_sub(since_ns) / 1_000_000);
-    let ms = ms.max(u32::try_from(held_ms).unwrap_or(u32::MAX));
+    let held_ms = held_ns.map(|since_ns| last_ns.saturating_sub(since_ns) / 1_000_000);
+    let held_ms = held_ms.map(|held_ms| u32::try_from(held_ms).unwrap_or(u32::MAX));
+    let ms = held_ms.map_or(ms, |held_ms| held_ms.max(ms));
     if ms < OWED_MS_MIN {
         return None;
     }

@@ -101,7 +101,8 @@ fn confidence(port: &Port<'_>) -> Result<Confidence, String> {
     let at_limit = limit.is_some_and(|limit| port.half_open >= limit.max(1));
     let dropped = port.dropped.is_some_and(|dropped| dropped > 0);
     let known = port.refused.is_some() || port.cookies.is_some() || port.dropped.is_some();
-    let refused = port.refused.unwrap_or(0) > 0 || port.cookies.unwrap_or(0) > 0;
+    let some = |count: Option<u64>| count.is_some_and(|count| count > 0);
+    let refused = some(port.refused) || some(port.cookies);
     let many = port.half_open >= HALF_OPEN_MIN;
     match () {
         () if at_limit && refused => Ok(Confidence::Certain),
@@ -114,7 +115,11 @@ fn confidence(port: &Port<'_>) -> Result<Confidence, String> {
             port.half_open,
             port.number,
             limit.map_or_else(String::new, |limit| format!(", of {limit} that may be")),
-            if dropped || refused { "" } else { ", and no SYN was turned away" }
+            match () {
+                () if dropped || refused => "",
+                () if known => ", and no SYN was turned away",
+                () => ", and whether SYNs were turned away could not be read",
+            }
         )),
     }
 }
@@ -152,14 +157,15 @@ fn account(case: &Case<'_>, port: &Port<'_>, confidence: Confidence) -> Account 
         let queued = f64::from(listener.queued);
         evidence.push(number(Tier::Listeners, signal, queued, "connections", None));
     }
-    let only_cookies = port.cookies.unwrap_or(0) > 0
-        && port.refused.unwrap_or(0) == 0
-        && port.dropped.unwrap_or(0) == 0;
+    let turned_away = match (port.cookies, port.refused, port.dropped) {
+        (Some(1..), Some(0), Some(0)) => "answered with cookies",
+        (Some(1..), ..) => "dropped, or answered with cookies",
+        _ => "dropped",
+    };
     Account {
         confidence,
         summary: format!(
-            "{now} handshakes on port {on} are not finished by their clients, and further SYNs are {}.",
-            if only_cookies { "answered with cookies" } else { "dropped" }
+            "{now} handshakes on port {on} are not finished by their clients, and further SYNs are {turned_away}."
         ),
         evidence,
     }

@@ -68,6 +68,8 @@ pub struct Watched {
     pub healthy_s: f64,
     /// Loads put on it, one after another.
     pub loads: u32,
+    /// Of those, without a readable result: what they were answered is not in the sum.
+    pub loads_unread: u32,
     /// Requests it answered.
     pub responses: u64,
     /// Onsets given.
@@ -109,8 +111,12 @@ impl Soak {
         let verdicts: u32 = self.watched.iter().map(|one| one.verdicts).sum();
         let responses: u64 = self.watched.iter().map(|one| one.responses).sum();
         let loads: u32 = self.watched.iter().map(|one| one.loads).sum();
+        let unread = match self.watched.iter().map(|one| one.loads_unread).sum::<u32>() {
+            0 => String::new(),
+            unread => format!(" ({unread} without a readable result)"),
+        };
         format!(
-            "{:.1} min of healthy servers watched, {loads} loads, {responses} responses: {onsets} onsets, {verdicts} verdicts of a stall",
+            "{:.1} min of healthy servers watched, {loads} loads{unread}, {responses} responses: {onsets} onsets, {verdicts} verdicts of a stall",
             self.healthy_s() / 60.0
         )
     }
@@ -242,9 +248,12 @@ impl Guest {
         let Some(mut load) = self.load.take() else { return };
         load.ask_to_end();
         load.await_end(END_PATIENCE);
-        let result = std::fs::read(self.out.join("load.json")).unwrap_or_default();
-        let result: serde_json::Value = serde_json::from_slice(&result).unwrap_or_default();
-        self.tally.responses += result["responses"].as_u64().unwrap_or_default();
+        let result = std::fs::read(self.out.join("load.json"));
+        let result = result.ok().and_then(|text| serde_json::from_slice(&text).ok());
+        match result.and_then(|result: serde_json::Value| result["responses"].as_u64()) {
+            Some(responses) => self.tally.responses += responses,
+            None => self.tally.loads_unread += 1,
+        }
     }
 
     fn end(mut self) -> anyhow::Result<(Watched, Vec<String>)> {

@@ -297,6 +297,7 @@ fn sockets() -> BoxedStrategy<SocketsRaw> {
                 answered: words.2,
                 neglected: words.2,
                 neglected_oldest_ms: Some(words.5),
+                queued_oldest_ms: Some(words.0),
             }),
         });
     let ports = (any::<(u16, u16)>(), word(), word(), vec((address(), word()), 0..3))

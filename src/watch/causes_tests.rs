@@ -496,3 +496,24 @@ fn what_differs_in_one_thing_is_no_stall() {
         assert!(run.onset_ticks.is_empty(), "{name}: {:?} {:?}", run.onset_ticks, run.verdicts);
     }
 }
+
+#[test]
+fn what_waits_in_the_accept_queue_dates_the_stall_also_for_a_late_watcher() {
+    fn waiting(since: Option<u64>, sample: &mut Sample) {
+        not_armed(since, sample);
+        if since.is_some() {
+            // A late watcher came ten ticks after it.
+            let late = 10_000 + BEFORE - 10;
+            let ms = ms_of(since.map(|ticks| ticks.checked_sub(late).unwrap_or(ticks)));
+            served(sample, |served| {
+                let answers = served.answers.as_mut().unwrap();
+                answers.queued_oldest_ms = Some(ms);
+            });
+        }
+    }
+    for (before, expected) in [(BEFORE, BEFORE as f64), (0, -10.0)] {
+        let run = run(RING, Phase::NotAccepting, before, waiting);
+        assert_eq!(run.onset_ticks.len(), 1, "{:?}", run.verdicts);
+        assert!((run.onset_ticks[0] - expected).abs() < 1.0, "{before}: {:?}", run.onset_ticks);
+    }
+}

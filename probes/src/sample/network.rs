@@ -113,6 +113,10 @@ pub struct AnswersRaw {
     pub neglected: u32,
     /// How long the one of them that waits longest has done so, ms.
     pub neglected_oldest_ms: Option<u32>,
+    /// How long the connection in the accept queue that waits longest has done so, ms: since its data
+    /// came in, or since it was made when it sent none. A queue is served in order (accept(2)), so
+    /// nothing was accepted since then. `None` when the queue is empty, or no connection tells.
+    pub queued_oldest_ms: Option<u32>,
 }
 
 /// Ephemeral ports of the namespace.

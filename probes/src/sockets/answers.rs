@@ -51,6 +51,15 @@ pub fn with(mut answers: AnswersRaw, socket: &Socket) -> Option<AnswersRaw> {
     Some(answers)
 }
 
+/// Adds a connection that waits to be accepted.
+///
+/// Of one that has sent nothing `lrcvtime` is the jiffy of its making (`tcp_create_openreq_child`).
+pub fn with_queued(mut answers: AnswersRaw, socket: &Socket) -> AnswersRaw {
+    let since_ms = socket.traffic.map(|traffic| traffic.last_received_ms);
+    answers.queued_oldest_ms = answers.queued_oldest_ms.max(since_ms);
+    answers
+}
+
 /// Whether data came in after data last went out.
 const fn waits(traffic: &Traffic, unread_bytes: u32) -> bool {
     traffic.last_received_ms < traffic.last_sent_ms

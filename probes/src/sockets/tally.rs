@@ -99,6 +99,7 @@ impl ServedTally {
             Some(TcpState::Established | TcpState::CloseWait) if socket.inode == 0 => {
                 counts.queued += 1;
                 self.waiting.push(client(socket.remote));
+                counts.answers = counts.answers.map(|before| answers::with_queued(before, socket));
             }
             Some(TcpState::Established | TcpState::CloseWait) => {
                 counts.accepted_open += 1;

@@ -111,6 +111,7 @@ fn a_captured_dump_with_info_tells_who_waits() {
         neglected: 2,
         neglected_oldest_ms: Some(684),
         answered: 1,
+        queued_oldest_ms: Some(308),
         ..AnswersRaw::default()
     };
     let counts = served(true);

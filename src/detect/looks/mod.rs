@@ -9,8 +9,8 @@ pub use accept::{AcceptSigns, accept, gone, orphans, overlap, sibling};
 pub use full::{all_wait_since_ns, conntrack, overflow, ports, probe, storm, syn, throttled};
 pub use ring::{Side, ring};
 pub use runtime::{
-    Producer, answers, answers_by_page, beat, neglected, oldest_neglected_ns, oldest_request_ns,
-    producer, unread,
+    Producer, answers, answers_by_page, beat, neglected, oldest_neglected_ns, oldest_queued_ns,
+    oldest_request_ns, producer, unread,
 };
 
 use stallscope_probes::sample::TaskState;

@@ -137,6 +137,12 @@ pub fn answers_by_page(before: Option<&AppModel>, now: &Model) -> Option<Look> {
     Some(Look { at_ns: now.at_ns, demand, progress, since_ns: None })
 }
 
+/// Since when the oldest connection in the accept queues of a port has waited, by its last census.
+pub fn oldest_queued_ns(served: &ServedModel) -> Option<u64> {
+    let oldest_ms = served.raw.answers?.queued_oldest_ms?;
+    Some(served.at_ns.saturating_sub(u64::from(oldest_ms) * MS))
+}
+
 /// Connections that were accepted and never looked at, while the loop has nothing to do.
 ///
 /// A saturated loop is left out: it comes to them in time.

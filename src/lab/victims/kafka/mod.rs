@@ -217,6 +217,10 @@ pub(super) fn coping(options: &Options, delay: Duration) -> anyhow::Result<()> {
     let mut broker = Broker::start()?;
     broker.answers_after(delay)?;
     let service = publish(&Setup::to(broker.bootstrap()))?;
+    // Half a dozen slow round trips come before the first record: as long as that takes it does not
+    // cope yet.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(service(Request::default()));
     let broker = Arc::new(broker);
     serve(options, On::Tokio, service, move || {
         std::mem::forget(broker);
