@@ -19,7 +19,7 @@ use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED};
 use crate::lab::catalogue::{self, Scenario};
 use crate::lab::matrix::{self, Matrix, Progress};
 use crate::lab::record::Way;
-use crate::lab::{html, names, run, soak, table};
+use crate::lab::{html, names, run, soak, table, windows};
 use crate::watch::json::line;
 
 /// Make servers stall for real, and hold the watcher to the truth.
@@ -38,6 +38,8 @@ enum Command {
     Run(RunArgs),
     Matrix(MatrixArgs),
     Healthy(HealthyArgs),
+    #[command(hide = true)]
+    Windows(WindowsArgs),
 }
 
 /// List the scenarios
@@ -136,12 +138,22 @@ struct HealthyArgs {
     seed: u64,
 }
 
+/// Keep small windows of the right runs of a matrix, as data for tests
+#[derive(Debug, clap::Args)]
+struct WindowsArgs {
+    /// Folder of the matrix
+    from: PathBuf,
+    /// Where to put them
+    into: PathBuf,
+}
+
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::List(args) => list(args),
         Command::Run(args) => one(args),
         Command::Matrix(args) => all(args),
         Command::Healthy(args) => healthy(args),
+        Command::Windows(args) => keep_windows(args),
     }
 }
 
@@ -193,6 +205,12 @@ fn described(scenario: &Scenario) -> serde_json::Value {
         "needs": scenario.needs.iter().map(|need| table::one_need(*need)).collect::<Vec<_>>(),
         "definition_ms": scenario.definition.as_secs_f64() * 1e3,
     })
+}
+
+fn keep_windows(args: &WindowsArgs) -> anyhow::Result<ExitCode> {
+    let missing = windows::keep(&args.from, &args.into)?;
+    ensure!(missing.is_empty(), "no run was right in both ways of: {}", missing.join(", "));
+    Ok(ExitCode::from(EXIT_OK))
 }
 
 fn one(args: &RunArgs) -> anyhow::Result<ExitCode> {

@@ -57,7 +57,7 @@ pub(super) fn sharpen(
         _ => None,
     };
     if let Some(at_ns) = on_record
-        && (was_so_at_first || is_near(at_ns, &stalled))
+        && (was_so_at_first || is_near(at_ns, subject, &stalled))
     {
         stalled.at_ns = at_ns;
         stalled.within_ns = CLIENTS_WITHIN_NS;
@@ -71,7 +71,8 @@ pub(super) fn sharpen(
         _ => None,
     };
     let Some((at_ns, within_ns)) = sign else { return stalled };
-    if is_near(at_ns, &stalled) && within_ns < stalled.within_ns {
+    let is_better = subject == Subject::Ports || within_ns < stalled.within_ns;
+    if is_near(at_ns, subject, &stalled) && is_better {
         stalled.at_ns = at_ns;
         stalled.within_ns = within_ns;
     }
@@ -79,9 +80,19 @@ pub(super) fn sharpen(
 }
 
 /// Whether the stall may have begun then, as far as its own track can tell.
-const fn is_near(at_ns: u64, stalled: &Stalled) -> bool {
-    at_ns.abs_diff(stalled.at_ns) <= stalled.within_ns.saturating_add(REFINE_MAX_NS)
+fn is_near(at_ns: u64, subject: Subject, stalled: &Stalled) -> bool {
+    let early_ns = match subject {
+        // Its looks show at each tick what the last census found.
+        Subject::Ports => CENSUS_EVERY_NS,
+        _ => stalled.within_ns,
+    };
+    let from_ns = stalled.at_ns.saturating_sub(early_ns.saturating_add(REFINE_MAX_NS));
+    let to_ns = stalled.at_ns.saturating_add(stalled.within_ns.saturating_add(REFINE_MAX_NS));
+    (from_ns..=to_ns).contains(&at_ns)
 }
+
+/// A whole census is no older than this while few sockets are there.
+const CENSUS_EVERY_NS: u64 = 2_000_000_000;
 
 /// Two instants in jiffies (10 ms at worst).
 const CLIENTS_WITHIN_NS: u64 = 20_000_000;

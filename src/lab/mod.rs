@@ -9,6 +9,7 @@
 //! record, judge          what came of it; pure
 //! matrix, soak           many runs; hours of health
 //! tally, table, html     sums over runs, as text and as a page; pure
+//! windows                small parts of right runs, as data for tests
 //! ```
 
 pub mod catalogue;
@@ -30,3 +31,4 @@ pub mod tally;
 pub mod truth;
 pub mod victims;
 mod watcher;
+pub mod windows;
