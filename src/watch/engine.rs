@@ -146,6 +146,10 @@ impl Engine {
     /// Takes the next sample.
     pub fn push(&mut self, sample: &Sample) -> Step {
         let model = Arc::new(self.builder.push(sample));
+        // The clock of samples does not go back (clock_gettime(2)): a file may hold anything.
+        if self.history.back().is_some_and(|last| model.at_ns < last.at_ns) {
+            return Step { model, events: Vec::new() };
+        }
         if self.history.len() == HISTORY_MAX {
             self.history.pop_front();
         }

@@ -23,6 +23,8 @@ mod causes_tests;
 #[cfg(test)]
 mod engine_tests;
 #[cfg(test)]
+mod onset_tests;
+#[cfg(test)]
 mod world;
 
 pub use clock::now_ns;

@@ -67,6 +67,8 @@ pub struct Kind {
 pub struct World {
     kind: Kind,
     seq: u64,
+    /// For how long the machine was suspended, ns.
+    slept_ns: u64,
     ring: RingState,
     thread: (u64, u64, u64, u64),
     queued: u32,
@@ -90,6 +92,7 @@ impl World {
         Self {
             kind,
             seq: 0,
+            slept_ns: 0,
             ring,
             thread: (0, 0, 0, 0),
             queued: 0,
@@ -101,7 +104,18 @@ impl World {
     }
 
     fn now_ns(&self) -> u64 {
-        1_000_000_000 + self.seq * TICK_NS
+        1_000_000_000 + self.seq * TICK_NS + self.slept_ns
+    }
+
+    /// Time passes, and nothing happens.
+    pub fn sleep(&mut self, ns: u64) {
+        self.slept_ns += ns;
+    }
+
+    /// The ring has been in use before.
+    pub fn begin_heads_at(&mut self, base: u32) {
+        let ring = &mut self.ring;
+        (ring.sq_head, ring.sq_tail, ring.cq_head, ring.cq_tail) = (base, base, base, base);
     }
 
     fn progress(&mut self, requests: u32) {
