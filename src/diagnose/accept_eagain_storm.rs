@@ -39,8 +39,9 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
             .filter_map(|model| model.ring(fd)?.completions_per_s.got().copied());
         rates.fold(0.0_f64, f64::max)
     };
+    let storm_per_s = STORM_PER_S.min(case.thresholds.storm_completions_per_s);
     let storm = rings.iter().find(|ring| {
-        ring.cq_posting && again(&ring.last.recent) >= EAGAIN_MIN && rate(ring.fd) >= STORM_PER_S
+        ring.cq_posting && again(&ring.last.recent) >= EAGAIN_MIN && rate(ring.fd) >= storm_per_s
     });
     let Some(ring) = storm else {
         return Finding::Excluded(String::from(

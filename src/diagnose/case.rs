@@ -6,6 +6,7 @@ use stallscope_probes::sample::{RingState, SyscallRaw, TcpState};
 
 use super::verdict::{Evidence, Value};
 use crate::detect::Onset;
+use crate::detect::thresholds::Thresholds;
 use crate::model::threads::{Doing, doing};
 use crate::model::tiers::Tier;
 use crate::model::{Model, PeerModel, ThreadModel, syscall};
@@ -19,6 +20,8 @@ pub struct Case<'a> {
     pub history: &'a [Arc<Model>],
     /// The instant of the verdict, ns.
     pub now_ns: u64,
+    /// What detection calls full, and a storm: what it found is judged by the same.
+    pub thresholds: &'a Thresholds,
 }
 
 /// Causes judge the last ticks, at most this far back: what matters is what holds now.

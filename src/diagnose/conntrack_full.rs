@@ -22,9 +22,6 @@ pub(super) const NEXT: &[&str] = &[
     "A restart of the server does not help: the table belongs to the namespace.",
 ];
 
-/// The kernel counts with a little slack (entries are freed in batches), and drops at the maximum.
-const USED_RATIO_MIN: f64 = 0.995;
-
 fn table(model: &Model) -> Result<&ConntrackRaw, &Absence> {
     match &model.tables {
         Reading::Got(tables) => match &tables.conntrack {
@@ -35,8 +32,9 @@ fn table(model: &Model) -> Result<&ConntrackRaw, &Absence> {
     }
 }
 
-fn is_full(conntrack: &ConntrackRaw) -> bool {
-    f64::from(conntrack.entries) >= f64::from(conntrack.max.max(1)) * USED_RATIO_MIN
+fn is_full(case: &Case<'_>, conntrack: &ConntrackRaw) -> bool {
+    let ratio = case.thresholds.conntrack_full_ratio;
+    f64::from(conntrack.entries) >= f64::from(conntrack.max.max(1)) * ratio
 }
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
@@ -58,7 +56,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         ends.and_then(|(then, now)| now.checked_sub(then))
     };
     let dropped = more(|raw| raw.drops);
-    let full = is_full(conntrack);
+    let full = is_full(case, conntrack);
     if !full && !matches!(dropped, Some(1..)) {
         let nothing = dropped.map_or("", |_| ", and nothing was dropped for want of room");
         return Finding::Excluded(format!("{entries} of {max} connections are tracked{nothing}."));
@@ -75,7 +73,8 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         // Full, and nobody has been turned away while somebody looked.
         _ => Confidence::Possible,
     };
-    let since_ns = case.since(|model| table(model).ok().map(is_full)).filter(|_| full);
+    let since_ns =
+        case.since(|model| table(model).ok().map(|table| is_full(case, table))).filter(|_| full);
     let mut evidence = vec![number(
         Tier::Tables,
         format!("connections tracked (nf_conntrack_max {max})"),

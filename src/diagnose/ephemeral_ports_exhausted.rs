@@ -27,9 +27,6 @@ pub(super) const NEXT: &[&str] = &[
     "A restart of the server does not help: the ports belong to those who connect.",
 ];
 
-/// Some ports of the range may be reserved (`ip_local_reserved_ports`) or taken for good by
-/// listeners: connect(2) fails a little before the last one.
-const USED_RATIO_MIN: f64 = 0.98;
 /// EADDRNOTAVAIL of errno(3).
 const EADDRNOTAVAIL: i32 = 99;
 
@@ -58,14 +55,14 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
             ));
         }
     };
-    let full = |(_, used): &&(SocketAddr, u32)| is_full(*used, ports.size);
+    let full = |(_, used): &&(SocketAddr, u32)| is_full(case, *used, ports.size);
     let Some((to, used, side)) = ports
         .top
         .iter()
         .filter(full)
         .find_map(|(to, used)| Some((*to, *used, concerns(case, *to)?)))
     else {
-        return Finding::Excluded(room(ports));
+        return Finding::Excluded(room(case, ports));
     };
     if let (Side::Clients, Some(waiting @ 1..)) = (side, last.queued()) {
         return Finding::Excluded(format!(
@@ -104,7 +101,7 @@ fn account(case: &Case<'_>, range: &Range<'_>, loop_turns: bool) -> Account {
     let since_ns = case.since(|model| {
         let ports = model.ports.got()?;
         let used = ports.top.iter().find(|(other, _)| *other == to).map_or(0, |(_, used)| *used);
-        Some(is_full(used, ports.size))
+        Some(is_full(case, used, ports.size))
     });
     let (low, high) = ports.range;
     let signal = format!("ephemeral ports in use to {to} (range {low} to {high}, {})", ports.size);
@@ -142,8 +139,10 @@ fn account(case: &Case<'_>, range: &Range<'_>, loop_turns: bool) -> Account {
     }
 }
 
-fn is_full(used: u32, size: u32) -> bool {
-    f64::from(used) >= f64::from(size.max(1)) * USED_RATIO_MIN
+/// Some ports of the range may be reserved (`ip_local_reserved_ports`) or taken for good by
+/// listeners: connect(2) fails a little before the last one.
+fn is_full(case: &Case<'_>, used: u32, size: u32) -> bool {
+    f64::from(used) >= f64::from(size.max(1)) * case.thresholds.ports_full_ratio
 }
 
 /// Whether connections to `to` are the target's clients', or its own.
@@ -169,9 +168,9 @@ fn concerns(case: &Case<'_>, to: SocketAddr) -> Option<Side> {
     wait_ms.any(|oldest_ms| oldest_ms >= REQUEST_YOUNG_MS).then_some(Side::Presumed)
 }
 
-fn room(ports: &PortsModel) -> String {
+fn room(case: &Case<'_>, ports: &PortsModel) -> String {
     match ports.top.first() {
-        Some((to, used)) if is_full(*used, ports.size) => format!(
+        Some((to, used)) if is_full(case, *used, ports.size) => format!(
             "{used} of {} ephemeral ports lead to {to}, which is neither this server nor one that it calls.",
             ports.size
         ),

@@ -11,6 +11,7 @@ use stallscope_probes::{Reading, Why};
 
 use super::verdict::Confidence;
 use super::{Case, Finding};
+use crate::detect::thresholds::Thresholds;
 use crate::detect::{Onset, StallKind};
 use crate::model::{
     AppModel, CgroupModel, FdsModel, ListenerModel, Model, PeerModel, PortsModel, ProcessModel,
@@ -92,7 +93,8 @@ impl Story {
     pub fn found(&self, examine: fn(&Case<'_>) -> Finding) -> Finding {
         let history: Vec<Arc<Model>> = self.models.iter().cloned().map(Arc::new).collect();
         let now_ns = history.last().map_or(0, |model| model.at_ns);
-        examine(&Case { onset: &self.onset, history: &history, now_ns })
+        let thresholds = &Thresholds::default();
+        examine(&Case { onset: &self.onset, history: &history, now_ns, thresholds })
     }
 }
 

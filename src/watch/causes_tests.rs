@@ -14,6 +14,7 @@ use stallscope_probes::{Probe, Reading, Why};
 use super::engine::Engine;
 use super::event::Event;
 use super::world::{Kind, Phase, TICK_NS, World};
+use crate::detect::thresholds::Thresholds;
 use crate::diagnose::verdict::Verdict;
 
 const RING: Kind = Kind { ring: true, page: false, rights: true };
@@ -35,8 +36,12 @@ struct Run {
 
 /// `before` ticks of health, then the fault for [`AFTER`] ticks.
 fn run(kind: Kind, phase: Phase, before: u64, change: Change) -> Run {
+    run_by(Thresholds::default(), kind, phase, before, change)
+}
+
+fn run_by(thresholds: Thresholds, kind: Kind, phase: Phase, before: u64, change: Change) -> Run {
     let mut world = World::new(kind);
-    let mut engine = Engine::new(100, 100);
+    let mut engine = Engine::with(100, 100, thresholds);
     let mut run = Run { onset_ticks: Vec::new(), verdicts: Vec::new(), recovered: 0 };
     // What has been going on before anybody looked has been going on for as long.
     let head_start = BEFORE - before;
@@ -495,6 +500,22 @@ fn what_differs_in_one_thing_is_no_stall() {
         let run = run(kind, phase, BEFORE, change);
         assert!(run.onset_ticks.is_empty(), "{name}: {:?} {:?}", run.onset_ticks, run.verdicts);
     }
+}
+
+#[test]
+fn what_is_called_full_is_judged_by_the_same_share() {
+    fn most_ports(since: Option<u64>, sample: &mut Sample) {
+        ports(since, sample);
+        if let Reading::Got(sockets) = &mut sample.sockets.reading {
+            let used = &mut sockets.ports.top[0].1;
+            *used = *used * 7 / 10;
+        }
+    }
+    let half = Thresholds { ports_full_ratio: 0.5, ..Thresholds::default() };
+    let run = |thresholds| run_by(thresholds, EPOLL, Phase::Idle, BEFORE, most_ports);
+    let named = run(half).verdicts.last().map(|verdict| verdict.cause.id());
+    assert_eq!(named, Some("ephemeral-ports-exhausted"));
+    assert!(run(Thresholds::default()).onset_ticks.is_empty());
 }
 
 #[test]

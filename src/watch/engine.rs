@@ -137,7 +137,8 @@ impl Engine {
             (Some(verdict), _) => verdict.clone(),
             (None, Some(onset)) => {
                 let history = self.history.make_contiguous();
-                diagnose::diagnose(&Case { onset: &onset, history, now_ns })
+                let thresholds = &self.thresholds;
+                diagnose::diagnose(&Case { onset: &onset, history, now_ns, thresholds })
             }
             (None, None) => self.healthy(),
         }
@@ -221,7 +222,8 @@ impl Engine {
         if before.is_some_and(|verdict| verdict.confidence == Confidence::Certain) {
             return None;
         }
-        let case = Case { onset: &onset, history: self.history.make_contiguous(), now_ns };
+        let history = self.history.make_contiguous();
+        let case = Case { onset: &onset, history, now_ns, thresholds: &self.thresholds };
         let verdict = diagnose::diagnose(&case);
         let unknown = verdict.cause == Cause::Unknown;
         let patience_over = now_ns.saturating_sub(onset.detected_ns) >= UNKNOWN_PATIENCE_NS;
