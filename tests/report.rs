@@ -321,14 +321,3 @@ fn a_peak_of_one_tick_in_an_hour_is_not_lost() {
     // 1,025 of a scale to 1,200 is at 14.6 of 100 from above.
     assert!(document.select(&paths).filter_map(|path| path.attr("d")).any(|d| d.contains(" 14.6")));
 }
-
-#[test]
-#[ignore = "writes reports/out/*.html, for people to look at"]
-#[expect(clippy::disallowed_methods, reason = "writes the examples")]
-fn write_examples() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/out");
-    std::fs::create_dir_all(&folder).expect("folder");
-    for (name, incident) in fixture::all() {
-        std::fs::write(folder.join(format!("{name}.html")), html(&incident)).expect("written");
-    }
-}

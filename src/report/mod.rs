@@ -6,6 +6,7 @@
 //! facts      what is stated, drawn once from the incident and used by every format
 //! timeline, series, absences      rows and lines, without markup
 //! chart      geometry        names, text      numbers and names as words
+//! frame      what is around the content of a page
 //! page       the HTML page of  verdict, charts, tables, threads, rings, resources, flames, method
 //!            (with chain, tiers, active and watcher)
 //! paragraph  plain text and Markdown
@@ -22,6 +23,7 @@ mod chart;
 mod charts;
 mod facts;
 mod flames;
+mod frame;
 mod method;
 mod names;
 mod page;
@@ -38,6 +40,9 @@ mod verdict;
 mod watcher;
 
 use crate::watch::event::Incident;
+
+#[cfg(feature = "servers")]
+pub(crate) use frame::Frame;
 
 /// The hash of a style or script for the policy of a page, as CSP level 2 wants it.
 #[cfg(feature = "servers")]

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 use sha2::{Digest, Sha256};
 
 use super::facts::Facts;
+use super::frame::Frame;
 use super::{chain, charts, flames, method, resources, rings, tables, threads, verdict};
 
 const STYLE: &str = include_str!("style.css");
@@ -27,49 +28,17 @@ pub(super) fn assemble(facts: &Facts<'_>) -> String {
         ("environment", "Environment", method::environment(facts)),
         ("method", "How this was measured, and what it could not see", method::method(facts)),
     ];
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(policy);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="referrer" content="no-referrer";
-                title { (verdict::title(facts)) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body { (body(facts, &sections)) }
-        }
+    Frame {
+        title: &verdict::title(facts),
+        policy: &policy,
+        style: STYLE,
+        kind: "stallscope post-mortem",
+        lead: html! { (verdict::band(facts)) (chain::draw(facts)) },
+        sections: &sections,
+        first: "time line",
+        version: &super::text::shown(&facts.incident.environment.version),
     }
-    .into_string()
-}
-
-fn body(facts: &Facts<'_>, sections: &[(&str, &str, Markup)]) -> Markup {
-    let version = super::text::shown(&facts.incident.environment.version);
-    html! {
-        a.skip href="#timeline" { "Skip to the time line" }
-        main {
-            p.kind { "stallscope post-mortem" }
-            (verdict::band(facts))
-            (chain::draw(facts))
-            nav aria-label="Sections" {
-                ul { @for (id, title, _) in sections { li { a href=(format!("#{id}")) { (short(title)) } } } }
-            }
-            @for (id, title, body) in sections {
-                section id=(id) aria-labelledby=(format!("h-{id}")) {
-                    h2 id=(format!("h-{id}")) { (title) }
-                    (body)
-                }
-            }
-        }
-        footer { "Written by stallscope " (version) ". This file needs no network and asks for none." }
-    }
-}
-
-/// Titles as they stand in the list of sections.
-fn short(title: &str) -> &str {
-    title.split_once(',').map_or(title, |(head, _)| head)
+    .document()
 }
 
 /// Nothing remote, no form, no script but this one, no style but these two. A `srcdoc` frame

@@ -1,14 +1,14 @@
 //! The matrix as one page that opens from disk without a network. Pure: the same runs give the same
 //! bytes.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::catalogue::{self, Expected};
 use super::record::{HEALTHY, RunRecord};
 use super::table::{COLUMNS, allowed, one_need, place, spread, victim};
 use super::tally::{Confusion, Counts, Summary};
 use crate::profile::printable::printable;
-use crate::report::hash_source;
+use crate::report::{Frame, hash_source};
 
 /// The look of the reports, and what a matrix needs beside it.
 const STYLE: &str = concat!(include_str!("../../report/style.css"), include_str!("style.css"));
@@ -29,38 +29,17 @@ pub fn page(summary: &Summary, records: &[RunRecord]) -> Vec<u8> {
         ("runs", "Every run", runs(records)),
         ("method", "How this was made", method()),
     ];
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(policy);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="referrer" content="no-referrer";
-                title { "Matrix of stalls: " (verdict(summary)) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                a.skip href="#scenarios" { "Skip to the scenarios" }
-                main {
-                    p.kind { "stallscope matrix" }
-                    (band(summary))
-                    nav aria-label="Sections" {
-                        ul { @for (id, title, _) in &sections { li { a href=(format!("#{id}")) { (title) } } } }
-                    }
-                    @for (id, title, body) in &sections {
-                        section id=(id) aria-labelledby=(format!("h-{id}")) {
-                            h2 id=(format!("h-{id}")) { (title) }
-                            (body)
-                        }
-                    }
-                }
-                footer { "Written by stallscope " (summary.versions.join(", ")) ". This file needs no network and asks for none." }
-            }
-        }
+    Frame {
+        title: &format!("Matrix of stalls: {}", verdict(summary)),
+        policy: &policy,
+        style: STYLE,
+        kind: "stallscope matrix",
+        lead: band(summary),
+        sections: &sections,
+        first: "scenarios",
+        version: &summary.versions.join(", "),
     }
-    .into_string()
+    .document()
     .into_bytes()
 }
 
