@@ -10,7 +10,7 @@ use crate::model::tiers::Tier;
 pub(super) const NEXT: &[&str] = &[
     "Record it (`stallscope watch --record FILE`) and look at the threads and rings in the report.",
     "If the summary says that something was not permitted: run as root, or with CAP_SYS_PTRACE.",
-    "Compare with docs/causes.md: it lists stalls that are known and not yet told apart by this version.",
+    "Compare with docs/causes.md: it says for each known cause what it looks like from outside, and how to check it by hand.",
 ];
 
 pub(super) fn account(case: &Case<'_>, findings: &[(Cause, Finding)]) -> Account {
