@@ -6,6 +6,7 @@
 
 use super::accept_queue_overflow::accepts_go_on;
 use super::case::{Case, ThreadSpan, number, word};
+use super::loops::{Attention, attention, fds};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
 use crate::model::Model;
@@ -111,6 +112,12 @@ fn by_ring(case: &Case<'_>, waits: Evidence) -> Finding {
 }
 
 fn by_epoll(case: &Case<'_>, last: &Model, waits: Evidence) -> Finding {
+    if let Some(Attention { epolls, is_paid: false }) = attention(case) {
+        return Finding::Excluded(format!(
+            "An event loop would hear of the waiting connections (epoll fd {}), but no thread waits for its events: whichever should is held up elsewhere.",
+            fds(&epolls)
+        ));
+    }
     let stuck = last.own_listeners().max_by_key(|listener| listener.queued);
     let epolls = last.epolls.got();
     let watched = epolls.zip(stuck).map(|(epolls, stuck)| {

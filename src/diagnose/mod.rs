@@ -22,6 +22,7 @@ mod kafka_queue_full;
 mod kafka_slow;
 mod kafka_unreachable;
 mod listener_gone;
+mod loops;
 mod outside;
 mod process_stopped;
 mod reuseport_sibling;

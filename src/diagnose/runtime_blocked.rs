@@ -8,6 +8,7 @@
 use stallscope_probes::sample::{SyscallRaw, TaskState};
 
 use super::case::{Case, ThreadSpan, number, outside_evidence, syscall_words, word};
+use super::loops::{Attention, attention, fds};
 use super::verdict::Confidence;
 use super::{Account, Finding};
 use crate::detect::StallKind;
@@ -44,6 +45,20 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         ));
     }
     if let Some(thread) = threads.iter().find(|thread| thread.waiting * 10 > thread.ticks) {
+        match attention(case).filter(|_| case.onset.kind == StallKind::Accept) {
+            // Goroutines move between threads: that one of them sleeps now means nothing as long as
+            // another waits where the connections are told of.
+            Some(Attention { epolls, is_paid: true }) => {
+                return Finding::Excluded(format!(
+                    "A thread still waits for the events of the loop that watches the listening socket (epoll fd {}).",
+                    fds(&epolls)
+                ));
+            }
+            Some(Attention { epolls, is_paid: false }) => {
+                return Finding::Fits(inattentive(case, &threads, &epolls));
+            }
+            None => {}
+        }
         if let Some(stuck) = stuck_since_the_onset(case, &threads) {
             let mut account = account(case, stuck);
             // Others go on: it holds up only what is its own.
@@ -71,6 +86,47 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     };
     Finding::Fits(account(case, thread))
 }
+
+/// Nobody waits where the waiting connections are told of: the thread that should is the one that
+/// stopped, or waits in a loop within its loop.
+fn inattentive(case: &Case<'_>, threads: &[ThreadSpan<'_>], epolls: &[i32]) -> Account {
+    let fallback = || threads.iter().find(|thread| thread.blocked == thread.ticks);
+    let held_up = stuck_since_the_onset(case, threads).or_else(fallback);
+    let nobody = word(
+        Tier::Epolls,
+        format!(
+            "threads that wait for epoll fd {}, which watches the listening socket",
+            fds(epolls)
+        ),
+        "none",
+        None,
+    );
+    if let Some(thread) = held_up {
+        let mut account = account(case, thread);
+        account.confidence = account.confidence.min(Confidence::Likely);
+        account.evidence.push(nobody);
+        return account;
+    }
+    let elsewhere = threads.iter().filter_map(|thread| {
+        let call = syscall_words(thread.last)?;
+        let signal = format!("thread {} system call", thread.last.tid);
+        Some(word(Tier::ThreadCalls, signal, call, None))
+    });
+    let mut evidence = vec![nobody];
+    evidence.extend(elsewhere.take(THREADS_NAMED_MAX));
+    evidence.extend(case.queue_evidence());
+    Account {
+        confidence: Confidence::Likely,
+        summary: format!(
+            "No thread waits for the events of the listening socket (epoll fd {}): the one that should waits for something else within its event loop, and does not come back to it.",
+            fds(epolls)
+        ),
+        evidence,
+    }
+}
+
+/// Threads whose call is told; a loop for each CPU may be many.
+const THREADS_NAMED_MAX: usize = 4;
 
 /// Of several event loops, one that turned before the onset and has been blocked since: each serves
 /// connections of its own.
