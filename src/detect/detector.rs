@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::looks::{self, AcceptSigns, Producer, Side};
 use super::onset;
+use super::patience::Patience;
 use super::signs::{BLOCKED_TICKS_SUSPICIOUS, Rises, Signs};
 use super::subject::Subject;
 use super::thresholds::Thresholds;
-use super::track::{Look, Stalled, Track};
+use super::track::{Look, Progress, Stalled, Track};
 use super::{Onset, StallKind};
 use crate::model::{ListenerModel, Model, RingModel, ServedModel};
 
@@ -42,6 +43,7 @@ pub struct Detector {
     first_ns: Option<u64>,
     signs: Signs,
     rises: Rises,
+    patience: Patience,
     onset: Option<Onset>,
 }
 
@@ -79,6 +81,7 @@ impl Detector {
         self.rises.push(model);
         self.note_ports(model);
         let looks = self.looks(model);
+        self.learn(&looks, model);
         self.remember(model);
         self.signs.push(model);
         let no_port =
@@ -129,7 +132,12 @@ impl Detector {
             Subject::Answers(_) | Subject::PageAnswers => match producer {
                 Producer::Trouble => set.answers_kafka_trouble_hold_ms,
                 Producer::Fine => set.answers_kafka_hold_ms,
-                Producer::None => set.answers_hold_ms,
+                Producer::None => {
+                    let served = now.all_served().iter();
+                    let mut of_port =
+                        served.filter(|one| subject == Subject::Answers(one.raw.port));
+                    self.patience.hold_ms(of_port.next(), set.answers_hold_ms)
+                }
             },
             Subject::Neglected(_) if has_spare_accepts(now) => set.neglected_leak_hold_ms,
             Subject::Beat | Subject::Unread(_) | Subject::Accept(_) => {
@@ -138,6 +146,16 @@ impl Detector {
             _ => subject.hold_ms(set),
         };
         full_ms.saturating_mul(1_000_000)
+    }
+
+    /// How long clients wait while they are answered.
+    fn learn(&mut self, looks: &[(Subject, Look)], now: &Model) {
+        for (subject, look) in looks {
+            if let (Subject::Answers(port), Progress::Made { .. }) = (subject, look.progress) {
+                let served = now.all_served().iter().find(|served| served.raw.port == *port);
+                served.into_iter().for_each(|served| self.patience.learn(served));
+            }
+        }
     }
 
     fn recovery(&mut self) -> Option<Transition> {
@@ -343,7 +361,9 @@ impl Detector {
             self.rings.retain(|fd, _| rings.iter().any(|ring| ring.fd == *fd));
         }
         if let Some(served) = now.served.got() {
-            self.served.retain(|port, _| served.iter().any(|served| served.raw.port == *port));
+            let is_served = |port: u16| served.iter().any(|served| served.raw.port == port);
+            self.served.retain(|port, _| is_served(*port));
+            self.patience.keep(is_served);
         }
         let listeners = now.listeners.got();
         let (rings, served, ports) = (&self.rings, &self.served, &self.ports);

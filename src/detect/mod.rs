@@ -4,6 +4,7 @@ mod detector;
 mod forecast;
 mod looks;
 mod onset;
+mod patience;
 mod signs;
 mod subject;
 pub mod thresholds;

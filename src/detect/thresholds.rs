@@ -33,6 +33,20 @@ pub const DROPS_APART_MAX_NS: u64 = 1_500_000_000;
 /// A request that is younger than this is no demand: it is being worked on.
 pub const REQUEST_YOUNG_MS: u32 = 250;
 
+/// How long and at how many looks a port must have been seen served before its clients' patience is
+/// learned: longer than a long poll takes (20 to 30 s), so that one would have been seen to wait.
+pub const LEARNED_FOR_NS: u64 = 30_000_000_000;
+/// See [`LEARNED_FOR_NS`].
+pub const LEARNED_LOOKS_MIN: u32 = 10;
+
+/// What was learned counts when so many clients wait: fewer may all have asked for something slow.
+pub const LEARNED_CLIENTS_MIN: u32 = 8;
+
+/// Clients that all wait are given so many times the longest wait that was seen…
+pub const LEARNED_TIMES: u64 = 10;
+/// …and this at least: a database that fails over takes some seconds.
+pub const LEARNED_HOLD_MS_MIN: u64 = 10_000;
+
 /// How long each kind of demand may go unmet before it is a stall, and what counts as full. Times
 /// are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,122 @@
+//! How long the clients of a port may wait for their answers, learned from how long they had to while
+//! all was well. Pure.
+//!
+//! Nothing outside a server tells a long poll from a request that hangs. Half a minute is what both
+//! are given; but where dozens of seconds of service have shown that nobody waits for more than a
+//! moment, clients that wait all at once need not be given that much.
+
+use std::collections::BTreeMap;
+
+use super::thresholds::{
+    LEARNED_CLIENTS_MIN, LEARNED_FOR_NS, LEARNED_HOLD_MS_MIN, LEARNED_LOOKS_MIN, LEARNED_TIMES,
+};
+use crate::model::ServedModel;
+use crate::model::answers::waiting;
+
+/// What was learned, by port.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    ports: BTreeMap<u16, Learned>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Learned {
+    since_ns: u64,
+    until_ns: u64,
+    looks: u32,
+    /// The longest that a client was seen to have waited.
+    longest_ms: u32,
+}
+
+impl Patience {
+    /// Takes a census between which and the one before somebody was answered.
+    pub(super) fn learn(&mut self, served: &ServedModel) {
+        let Some(answers) = served.raw.answers else { return };
+        let waited_ms = waiting(&answers).1.unwrap_or_default();
+        let at_ns = served.at_ns;
+        let learned = self.ports.entry(served.raw.port).or_insert(Learned {
+            since_ns: at_ns,
+            until_ns: at_ns,
+            looks: 0,
+            longest_ms: 0,
+        });
+        learned.until_ns = at_ns;
+        learned.looks = learned.looks.saturating_add(1);
+        learned.longest_ms = learned.longest_ms.max(waited_ms);
+    }
+
+    /// Forgets ports that are no longer served.
+    pub(super) fn keep(&mut self, is_served: impl Fn(u16) -> bool) {
+        self.ports.retain(|port, _| is_served(*port));
+    }
+
+    /// How long the requests of this census may go unanswered; `full_ms` where nothing was learned,
+    /// few wait, or some do not.
+    pub(super) fn hold_ms(&self, served: Option<&ServedModel>, full_ms: u64) -> u64 {
+        let learned = || {
+            let served = served?;
+            let learned = self.ports.get(&served.raw.port)?;
+            let (count, _) = waiting(&served.raw.answers?);
+            let all_wait = count >= LEARNED_CLIENTS_MIN
+                && u64::from(count) * 5 >= u64::from(served.raw.accepted_open) * 4;
+            let long = learned.looks >= LEARNED_LOOKS_MIN
+                && learned.until_ns.saturating_sub(learned.since_ns) >= LEARNED_FOR_NS;
+            let times = u64::from(learned.longest_ms).saturating_mul(LEARNED_TIMES);
+            (all_wait && long).then_some(times.max(LEARNED_HOLD_MS_MIN).min(full_ms))
+        };
+        learned().unwrap_or(full_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stallscope_probes::sample::{AnswersRaw, ServedRaw};
+
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+    const FULL_MS: u64 = 30_000;
+
+    /// A census of 20 connections, of which so many wait, the oldest for so long.
+    fn census(at_s: u64, awaiting: u32, oldest_ms: u32) -> ServedModel {
+        let answers = AnswersRaw {
+            awaiting,
+            oldest_ms: Some(oldest_ms),
+            answered: 1,
+            ..AnswersRaw::default()
+        };
+        let raw = ServedRaw {
+            port: 80,
+            accepted_open: 20,
+            answers: Some(answers),
+            ..ServedRaw::default()
+        };
+        ServedModel { raw, at_ns: at_s * S }
+    }
+
+    #[test]
+    fn clients_are_given_what_they_were_seen_to_need() {
+        // How long it was learned, s; the longest wait, ms; who waits now; the hold, ms.
+        let cases = [
+            (60, 40, 20, LEARNED_HOLD_MS_MIN),
+            (60, 1_500, 20, 15_000),
+            (60, 3_000, 20, FULL_MS),
+            (60, 40, 15, FULL_MS),
+            (60, 40, LEARNED_CLIENTS_MIN - 1, FULL_MS),
+            (20, 40, 20, FULL_MS),
+        ];
+        for (for_s, longest_ms, waiting_now, expected_ms) in cases {
+            let mut patience = Patience::default();
+            for at_s in 0..=for_s {
+                let oldest_ms = if at_s == for_s / 2 { longest_ms } else { 3 };
+                patience.learn(&census(at_s, 5, oldest_ms));
+            }
+            let now = census(for_s + 9, waiting_now, 9_000);
+            let case = (for_s, longest_ms, waiting_now);
+            assert_eq!(patience.hold_ms(Some(&now), FULL_MS), expected_ms, "{case:?}");
+        }
+        let untaught = Patience::default();
+        assert_eq!(untaught.hold_ms(Some(&census(9, 20, 9_000)), FULL_MS), FULL_MS);
+        assert_eq!(untaught.hold_ms(None, FULL_MS), FULL_MS);
+    }
+}
