@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::listening::Listening;
 use super::looks::{self, AcceptSigns, Producer, Side};
 use super::onset;
-use super::patience::Patience;
+use super::patience::{Crowd, Patience};
 use super::signs::{BLOCKED_TICKS_SUSPICIOUS, Rises, Signs};
 use super::subject::Subject;
 use super::thresholds::Thresholds;
@@ -31,11 +32,7 @@ pub struct Detector {
     /// The last good read of each ring and the last census of each port, to compare with.
     rings: BTreeMap<i32, RingModel>,
     served: BTreeMap<u16, ServedModel>,
-    /// Ports that were listened on, or on which connections were accepted: the last tick in which
-    /// somebody listened there, and the first after it in which nobody did.
-    ports: BTreeMap<u16, Listened>,
-    /// Ports that the target connects to itself: a service of its own, such as a mock of a broker.
-    own_service: BTreeSet<u16>,
+    listening: Listening,
     /// Where it has been seen to connect to.
     connected_to: BTreeSet<SocketAddr>,
     before: Option<Arc<Model>>,
@@ -47,8 +44,6 @@ pub struct Detector {
     onset: Option<Onset>,
 }
 
-/// Ports remembered; a process that opens and closes listeners all day must not fill memory.
-const PORTS_MAX: usize = 64;
 /// Destinations remembered: those of a proxy are many.
 const DESTINATIONS_MAX: usize = 256;
 
@@ -110,7 +105,7 @@ impl Detector {
         let first_look_ends_ns = first_ns.saturating_add(subject.first_look_ns());
         stalled.before_watch &= stalled.at_ns <= first_look_ends_ns;
         if let Subject::Gone(port) = subject {
-            self.ports.get(&port).copied().unwrap_or_default().date(&mut stalled);
+            self.listening.date(port, &mut stalled);
         }
         let mut onset =
             onset::refine(stalled, subject.kind(), (first_ns, first_look_ends_ns), model);
@@ -124,21 +119,22 @@ impl Detector {
     fn hold_ns(&self, subject: Subject, producer: Producer, now: &Model) -> u64 {
         let set = &self.thresholds;
         let full_ms = match subject {
-            Subject::Answers(_) | Subject::PageAnswers
-                if self.signs.blocked_for_ns() >= set.unread_hold_ms * 1_000_000 =>
-            {
-                set.unread_hold_ms
-            }
-            Subject::Answers(_) | Subject::PageAnswers => match producer {
-                Producer::Trouble => set.answers_kafka_trouble_hold_ms,
-                Producer::Fine => set.answers_kafka_hold_ms,
-                Producer::None => {
-                    let served = now.all_served().iter();
-                    let mut of_port =
-                        served.filter(|one| subject == Subject::Answers(one.raw.port));
-                    self.patience.hold_ms(of_port.next(), set.answers_hold_ms)
+            Subject::Answers(_) | Subject::PageAnswers => {
+                let served = now.all_served().iter();
+                let mut of_port = served.filter(|one| subject == Subject::Answers(one.raw.port));
+                let served = of_port.next();
+                let crowd = Crowd::of(served, now);
+                let blocked =
+                    self.signs.blocked_for_ns() >= set.unread_hold_ms.saturating_mul(1_000_000);
+                match producer {
+                    _ if blocked && crowd.outnumbers_threads => set.unread_hold_ms,
+                    // Consumers of a queue, long polls, streams that nobody answers.
+                    _ if !crowd.is_one => u64::MAX,
+                    Producer::Trouble => set.answers_kafka_trouble_hold_ms,
+                    Producer::Fine => set.answers_kafka_hold_ms,
+                    Producer::None => self.patience.hold_ms(served, set.answers_hold_ms),
                 }
-            },
+            }
             Subject::Neglected(_) if has_spare_accepts(now) => set.neglected_leak_hold_ms,
             Subject::Beat | Subject::Unread(_) | Subject::Accept(_) => {
                 self.signs.stretched(subject.hold_ms(set))
@@ -159,6 +155,8 @@ impl Detector {
     }
 
     fn recovery(&mut self) -> Option<Transition> {
+        let now_ns = self.before.as_ref().map_or(0, |model| model.at_ns);
+        self.tracks.values_mut().for_each(|track| track.forget_if_unseen(now_ns));
         if self.tracks.values().any(Track::is_stalled) {
             return None;
         }
@@ -240,7 +238,7 @@ impl Detector {
             if before.is_some_and(|before| before.at_ns >= served.at_ns) {
                 continue;
             }
-            let neglected = looks::neglected(served, now);
+            let neglected = looks::neglected(before, served, now);
             looks.extend(neglected.map(|look| (Subject::Neglected(port), look)));
             if now.app.got().is_some() {
                 continue;
@@ -262,7 +260,11 @@ impl Detector {
         now.own_listeners()
             .map(|listener| {
                 let port = listener.local.port();
-                let shared = now.own_listeners().any(|other| looks::overlap(listener, other));
+                // Of two sockets for one kind of address nobody knows whose an accept was.
+                let shared = now.own_listeners().any(|other| {
+                    looks::overlap(listener, other)
+                        && listener.local.is_ipv4() == other.local.is_ipv4()
+                });
                 let census = now.all_served().iter();
                 let signs = AcceptSigns {
                     page: now.app.got().filter(|app| app.raw.listen_port == Some(port)).map(
@@ -293,55 +295,41 @@ impl Detector {
             looks.push((Subject::Sibling(other.inode), look));
         }
         let refused = self.rises.refusing(now.at_ns);
-        for port in self.ports.keys().filter(|port| !self.own_service.contains(port)) {
-            let look = looks::gone(*port, refused, now);
-            looks.extend(look.map(|look| (Subject::Gone(*port), look)));
+        for port in self.listening.serving() {
+            let look = looks::gone(port, refused, now);
+            looks.extend(look.map(|look| (Subject::Gone(port), look)));
         }
     }
 
     fn full_looks(&self, now: &Model, looks: &mut Vec<(Subject, Look)>) {
+        let overflowing = self.rises.overflowing(now.at_ns);
         for listener in now.own_listeners() {
             let dropping = self.rises.dropping(listener.inode, now.at_ns);
-            let look = looks::overflow(listener, dropping, now);
+            let look = looks::overflow(listener, dropping, overflowing, now);
             looks.extend(look.map(|look| (Subject::Overflow(listener.inode), look)));
         }
         let handshakes = self.rises.dropping_handshakes(now.at_ns)
             || now.own_listeners().any(|one| self.rises.dropping(one.inode, now.at_ns));
+        let handshakes = handshakes && !overflowing;
         looks.extend(looks::syn(handshakes, now).map(|look| (Subject::Handshakes, look)));
         let set = &self.thresholds;
-        looks.extend(looks::conntrack(now, set).map(|look| (Subject::Conntrack, look)));
+        looks.extend(
+            looks::conntrack(now, self.rises.untracked(now.at_ns), set)
+                .map(|look| (Subject::Conntrack, look)),
+        );
         looks.extend(looks::ports(now, &self.connected_to, set).map(|look| (Subject::Ports, look)));
         looks.extend(looks::throttled(now, set).map(|look| (Subject::Throttled, look)));
         looks.extend(looks::probe(now, set).map(|look| (Subject::Probe, look)));
     }
 
     fn note_ports(&mut self, now: &Model) {
-        let own = |port: u16| now.own_listeners().any(|one| one.local.port() == port);
-        let told = now.app.got().and_then(|app| app.raw.listen_port);
-        for address in now.all_peers().iter().map(|peer| peer.raw.remote) {
+        for peer in now.all_peers() {
             if self.connected_to.len() < DESTINATIONS_MAX {
-                self.connected_to.insert(address);
-            }
-            if address.ip().is_loopback()
-                && self.own_service.len() < PORTS_MAX
-                && own(address.port())
-            {
-                self.own_service.insert(address.port());
+                self.connected_to.insert(peer.raw.remote);
             }
         }
-        if now.listeners.got().is_none() {
-            return;
-        }
-        let listened = now.own_listeners().map(|listener| listener.local.port());
-        for port in listened.chain(looks::orphans(now)) {
-            // A server that says where it serves may close what else it listens on.
-            if self.ports.len() < PORTS_MAX && told.is_none_or(|told| told == port) {
-                self.ports.entry(port).or_default();
-            }
-        }
-        for (port, listened) in &mut self.ports {
-            listened.push(own(*port), now.at_ns);
-        }
+        let refusing = self.rises.refusing(now.at_ns).is_some();
+        self.listening.push(now, refusing);
     }
 
     fn remember(&mut self, now: &Model) {
@@ -366,7 +354,7 @@ impl Detector {
             self.patience.keep(is_served);
         }
         let listeners = now.listeners.got();
-        let (rings, served, ports) = (&self.rings, &self.served, &self.ports);
+        let (rings, served, listening) = (&self.rings, &self.served, &self.listening);
         self.tracks.retain(|subject, _| match subject {
             Subject::Submission(fd) | Subject::Completion(fd) | Subject::Storm(fd) => {
                 rings.contains_key(fd)
@@ -377,7 +365,7 @@ impl Detector {
             Subject::Accept(inode) | Subject::Overflow(inode) | Subject::Sibling(inode) => {
                 listeners.is_none_or(|all| all.iter().any(|listener| listener.inode == *inode))
             }
-            Subject::Gone(port) => ports.contains_key(port),
+            Subject::Gone(port) => listening.knows(*port),
             _ => true,
         });
     }
@@ -385,36 +373,6 @@ impl Detector {
 
 /// The onset is dated to some ten milliseconds; progress so close after it is from before it.
 const SETTLED_NS: u64 = 250_000_000;
-
-/// When somebody listened on a port.
-#[derive(Debug, Default, Clone, Copy)]
-struct Listened {
-    last_ns: Option<u64>,
-    missed_ns: Option<u64>,
-}
-
-impl Listened {
-    const fn push(&mut self, open: bool, now_ns: u64) {
-        if open {
-            self.last_ns = Some(now_ns);
-            self.missed_ns = None;
-        } else if self.missed_ns.is_none() {
-            self.missed_ns = Some(now_ns);
-        }
-    }
-
-    /// Dates the stall of a listener that is gone: refusals show later than the socket is closed.
-    const fn date(self, stalled: &mut Stalled) {
-        match (self.last_ns, self.missed_ns) {
-            (Some(last_ns), Some(missed_ns)) => {
-                stalled.within_ns = missed_ns.saturating_sub(last_ns) / 2;
-                stalled.at_ns = last_ns.saturating_add(stalled.within_ns);
-            }
-            // Nobody ever listened there while it was watched.
-            _ => stalled.before_watch = true,
-        }
-    }
-}
 
 /// Whether more accepts are in flight than a loop per listener has: one that gives up waiting for
 /// an accept and begins another leaves the first behind.

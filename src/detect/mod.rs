@@ -2,6 +2,7 @@
 
 mod detector;
 mod forecast;
+mod listening;
 mod looks;
 mod onset;
 mod patience;

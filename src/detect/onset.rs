@@ -120,6 +120,8 @@ pub(super) fn refine(
         && recorded.is_some_and(|at_ns| at_ns < first_ns)
         && stalled.at_ns <= first_looks_end_ns;
     stalled.before_watch |= beats_ended_before;
+    // Nought stands for the server's own record.
+    stalled.within_ns = stalled.within_ns.max(1);
     let recorded = recorded.filter(|at_ns| {
         stalled.before_watch || at_ns.saturating_add(REFINE_MAX_NS) >= stalled.at_ns
     });

@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 
 use super::thresholds::{
-    LEARNED_CLIENTS_MIN, LEARNED_FOR_NS, LEARNED_HOLD_MS_MIN, LEARNED_LOOKS_MIN, LEARNED_TIMES,
+    CROWD_MIN, LEARNED_CLIENTS_MIN, LEARNED_FOR_NS, LEARNED_HOLD_MS_MIN, LEARNED_LOOKS_MIN,
+    LEARNED_TIMES,
 };
-use crate::model::ServedModel;
 use crate::model::answers::waiting;
+use crate::model::{Model, ServedModel};
 
 /// What was learned, by port.
 #[derive(Debug, Default)]
@@ -65,6 +66,43 @@ impl Patience {
             (all_wait && long).then_some(times.max(LEARNED_HOLD_MS_MIN).min(full_ms))
         };
         learned().unwrap_or(full_ms)
+    }
+}
+
+/// Who waits for an answer at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Crowd {
+    /// Whether they are too many to have asked, each for itself, for something slow; or not all that was
+    /// asked was even read.
+    pub(super) is_one: bool,
+    /// Whether more wait than threads can have in hand, each a request of its own; or not all that was
+    /// asked was even read.
+    pub(super) outnumbers_threads: bool,
+}
+
+impl Crowd {
+    /// By the census of the port, else by the server's own page.
+    pub(super) fn of(served: Option<&ServedModel>, now: &Model) -> Self {
+        let queued = now.queued().is_some_and(|queued| queued > 0);
+        let (count, unread, was_answered) = match served.and_then(|served| served.raw.answers) {
+            Some(answers) => (
+                u64::from(waiting(&answers).0),
+                answers.awaiting_unread > 0,
+                // To consumers that never got anything nothing is owed; a server that never answered
+                // anybody who came to it owes all of them.
+                answers.last_sent_ms.is_some() || answers.never_answered >= CROWD_MIN,
+            ),
+            None => {
+                let page = now.app.got().map(|app| &app.raw);
+                let open = page.map(|page| page.requests.saturating_sub(page.responses));
+                (open.unwrap_or(u64::MAX), false, true)
+            }
+        };
+        let unread = unread || queued;
+        Self {
+            is_one: unread || (count >= u64::from(CROWD_MIN) && was_answered),
+            outnumbers_threads: unread || count > now.runtime_threads().count() as u64,
+        }
     }
 }
 

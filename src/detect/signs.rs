@@ -167,7 +167,13 @@ pub(super) struct Rises {
     /// Listeners that had dropped connections by the first look of all; `None` before it.
     dropped_before: Option<BTreeSet<u32>>,
     handshakes_ns: Option<u64>,
-    resets_ns: Option<u64>,
+    overflows_ns: Option<u64>,
+    /// Packets dropped for want of room among the tracked connections, at the last look, and when that
+    /// rose.
+    untracked: Option<u64>,
+    untracked_ns: Option<u64>,
+    /// When resets were last seen to be sent, and when before that.
+    resets_ns: Option<(u64, Option<u64>)>,
     /// Since when the cgroup has been throttled, without a break: the tick before, and the first.
     throttled_ns: Option<(u64, u64)>,
     unthrottled_ns: Option<u64>,
@@ -200,13 +206,22 @@ impl Rises {
             }
             None => {}
         }
+        if let Some(table) = now.tables.got().and_then(|tables| tables.conntrack.got()) {
+            let before = self.untracked.replace(table.drops);
+            if before.is_some_and(|before| table.drops > before) {
+                self.untracked_ns = Some(now.at_ns);
+            }
+        }
         let Some(tcp) = now.tcp.got() else { return };
         // Answered with a cookie, a client is let in all the same.
         if tcp.req_q_full_drops_new.is_some_and(|count| count > 0) {
             self.handshakes_ns = Some(now.at_ns);
         }
+        if tcp.listen_overflows_new.is_some_and(|count| count > 0) {
+            self.overflows_ns = Some(now.at_ns);
+        }
         if tcp.out_rsts_new.is_some_and(|count| count > 0) {
-            self.resets_ns = Some(now.at_ns);
+            self.resets_ns = Some((now.at_ns, self.resets_ns.map(|(last_ns, _)| last_ns)));
         }
     }
 
@@ -233,10 +248,34 @@ impl Rises {
         recent(self.handshakes_ns, now_ns)
     }
 
-    /// Whether resets were sent of late.
-    pub(super) fn refusing(&self, now_ns: u64) -> bool {
-        recent(self.resets_ns, now_ns)
+    /// Whether an accept queue of the namespace was found full of late.
+    pub(super) fn overflowing(&self, now_ns: u64) -> bool {
+        recent(self.overflows_ns, now_ns)
     }
+
+    /// Whether connections were dropped of late because none further can be tracked. Clients that get
+    /// no answer try again after one second, three, and seven.
+    pub(super) fn untracked(&self, now_ns: u64) -> bool {
+        self.untracked_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) <= UNTRACKED_APART_NS)
+    }
+
+    /// Whether resets were sent of late: once, which may be anybody's, or again and again.
+    pub(super) fn refusing(&self, now_ns: u64) -> Option<Refusing> {
+        let (last_ns, before_ns) = self.resets_ns?;
+        recent(Some(last_ns), now_ns).then_some(())?;
+        Some(if recent(before_ns, last_ns) { Refusing::Repeatedly } else { Refusing::Once })
+    }
+}
+
+const UNTRACKED_APART_NS: u64 = 5_000_000_000;
+
+/// Whether clients are turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusing {
+    /// One look showed resets.
+    Once,
+    /// Two did, a moment apart.
+    Repeatedly,
 }
 
 fn recent(at_ns: Option<u64>, now_ns: u64) -> bool {

@@ -39,6 +39,10 @@ pub const LEARNED_FOR_NS: u64 = 30_000_000_000;
 /// See [`LEARNED_FOR_NS`].
 pub const LEARNED_LOOKS_MIN: u32 = 10;
 
+/// Fewer clients that wait, on a loop that has read all they asked, may have asked for something slow:
+/// a report, a long poll, the next message of a queue.
+pub const CROWD_MIN: u32 = 4;
+
 /// What was learned counts when so many clients wait: fewer may all have asked for something slow.
 pub const LEARNED_CLIENTS_MIN: u32 = 8;
 

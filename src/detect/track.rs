@@ -108,6 +108,13 @@ impl Track {
         self.stalled
     }
 
+    /// Takes that it is `now_ns` and there may be nothing left to look at.
+    pub const fn forget_if_unseen(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.last_look_ns) > UNSEEN_NS {
+            self.stalled = false;
+        }
+    }
+
     /// Whether the last look showed demand, and no sure progress.
     pub const fn is_suspect(&self) -> bool {
         self.stalled || self.suspect
@@ -232,6 +239,10 @@ fn is_recent(look: &Look) -> bool {
         Progress::None | Progress::Unknown => false,
     }
 }
+
+/// What nobody could look at for so long is not known to be stalled any more; the dearest census comes
+/// every half minute.
+const UNSEEN_NS: u64 = 60_000_000_000;
 
 /// Longer ago than an ordinary answer takes.
 const RECENT_NS: u64 = 250_000_000;

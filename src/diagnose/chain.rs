@@ -38,6 +38,11 @@ const fn topics(cause: Cause) -> &'static [Topic] {
         Cause::KafkaUnreachable | Cause::KafkaSlow | Cause::KafkaQueueFull => &[Topic::Broker],
         Cause::KafkaNotPolled => &[Topic::Answers],
         Cause::AcceptQueueOverflow => &[Topic::QueueFull, Topic::Drops],
+        // What shows of these first is the queue that nobody takes from.
+        Cause::AcceptNotArmed
+        | Cause::TaskrunDeferred
+        | Cause::ReuseportSibling
+        | Cause::AcceptEagainStorm => &[Topic::Queue],
         Cause::ProcessStopped => &[Topic::Stopped],
         Cause::CpuThrottled => &[Topic::Throttling],
         Cause::ListenerGone => &[Topic::Listener],

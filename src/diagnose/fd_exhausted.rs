@@ -158,9 +158,9 @@ pub(super) fn refusals(case: &Case<'_>, errno: Errno) -> Option<Evidence> {
     let first = case.judged().first()?;
     let last = case.last()?;
     if let Some(app) = last.app.got().filter(|app| app.raw.accept_errno == Some(errno.number)) {
-        let before = first.app.got()?.raw.accept_errors;
-        let more = app.raw.accept_errors.saturating_sub(before);
-        if more > 0 {
+        let before = first.app.got().map(|app| app.raw.accept_errors);
+        let more = before.map(|before| app.raw.accept_errors.saturating_sub(before));
+        if let Some(more @ 1..) = more {
             return Some(number(
                 Tier::Heartbeat,
                 format!("accepts refused with {}", errno.name),

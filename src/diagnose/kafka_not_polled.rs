@@ -128,9 +128,11 @@ fn by_threads(case: &Case<'_>, scene: &Scene<'_>) -> Result<Unpolled, Finding> {
     let Some((tid, switches)) = poller(scene.last) else {
         let signal = "threads that poll the producer";
         let since_ns = Some(case.onset.at_ns);
+        // Only rust-rdkafka's own threads have a name to know them by.
+        let was_there = case.history.iter().any(|model| poller(model).is_some());
         return Ok(Unpolled {
             first: number(Tier::Threads, signal, 0.0, "threads", since_ns),
-            confidence: Confidence::Likely,
+            confidence: if was_there { Confidence::Likely } else { Confidence::Possible },
         });
     };
     match switches {

@@ -89,6 +89,19 @@ fn examined(case: &Case<'_>) -> Result<Finding, Finding> {
     }))
 }
 
+/// The longest that this connection was owed an answer while all was well, ms.
+fn usual_debt_ms(case: &Case<'_>, scene: &Scene<'_>, peer: &PeerModel) -> Option<u32> {
+    let before = case.history.iter().filter(|model| model.at_ns < case.onset.at_ns);
+    let debts = before.filter_map(|model| {
+        let mut brokers = scene.brokers_at(model)?;
+        owed_ms(brokers.find(|other| other.raw.inode == peer.raw.inode)?)
+    });
+    debts.max()
+}
+
+/// A debt that is longer by so much than any before it is none by design.
+const USUAL_TIMES_MAX: u32 = 2;
+
 type Found<'a> = ((Evidence, &'a PeerModel), Confidence);
 
 /// The answer that has been owed longest within the last seconds: of a broker that answers late,
@@ -114,7 +127,15 @@ fn owing<'a>(case: &Case<'a>, scene: &Scene<'_>) -> Option<Found<'a>> {
     let since_ns = held_ns.map_or(sent_ns, |held_ns| held_ns.min(sent_ns));
     let signal = format!("answer owed by Kafka at {}, at least", peer.raw.remote);
     let evidence = number(Tier::Peers, signal, f64::from(ms), "ms", Some(since_ns));
-    let sure = if ms >= OWED_SURE_MS_MIN { Confidence::Certain } else { Confidence::Likely };
+    // Consumers ask for what there is none of yet, and wait by design (`fetch.max.wait.ms`).
+    let is_usual = usual_debt_ms(case, scene, peer).is_some_and(|usual| {
+        usual >= OWED_MS_MIN / 2 && ms <= usual.saturating_mul(USUAL_TIMES_MAX)
+    });
+    let sure = match ms {
+        _ if is_usual => Confidence::Possible,
+        OWED_SURE_MS_MIN.. => Confidence::Certain,
+        _ => Confidence::Likely,
+    };
     Some(((evidence, peer), sure))
 }
 

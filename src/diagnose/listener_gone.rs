@@ -8,7 +8,7 @@
 //! A watcher that came too late never saw the socket. What is left of it are its connections:
 //! several of them share one local port, that is no ephemeral one, and nobody listens there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use stallscope_probes::Reading;
@@ -19,6 +19,7 @@ use super::outside::{TICKS_MIN, find, sum};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
 use crate::detect::StallKind;
+use crate::model::peers::shared_ports;
 use crate::model::tiers::Tier;
 use crate::model::{ListenerModel, Model};
 
@@ -27,15 +28,6 @@ pub(super) const NEXT: &[&str] = &[
     "Restart the server: nothing opens the socket again by itself.",
     "Let the process end when its accept loop does, or supervise the loop; never `?` out of it.",
 ];
-
-/// Connections that share a local port below the ephemeral ones were accepted there; a single one
-/// may have been bound by hand.
-const SHARED_PORT_MIN: usize = 2;
-/// One ephemeral port may lead to two destinations (`__inet_hash_connect`): there it takes more,
-/// and all of them from ports that clients take.
-const SHARED_EPHEMERAL_PORT_MIN: usize = 3;
-/// Where ephemeral ports begin by default (`net.ipv4.ip_local_port_range`, ip(7)).
-const EPHEMERAL_FROM: u16 = 32_768;
 
 /// A listening socket that is no more, or must have been there.
 struct Gone {
@@ -96,6 +88,12 @@ fn closed(case: &Case<'_>, last: &Model) -> Option<Result<Gone, Finding>> {
             now.local
         ))));
     }
+    if let Some(other) = taken_over(last, was.local.port()) {
+        return Some(Err(Finding::Excluded(format!(
+            "The process has closed its socket on {}, and another process listens on {} now.",
+            was.local, other.local
+        ))));
+    }
     let gone = |model: &Model| model.listeners.got().map(|_| !listens(model, was.local));
     let since_ns = case.since(gone);
     let agreeing = case.history.iter().rev().take_while(|model| gone(model) != Some(false));
@@ -112,6 +110,12 @@ fn closed(case: &Case<'_>, last: &Model) -> Option<Result<Gone, Finding>> {
         tier: Tier::Listeners,
         confidence: confidence(case, last, was),
     }))
+}
+
+/// Another process's listener on a port that was the target's, as after a deploy.
+fn taken_over(last: &Model, port: u16) -> Option<&ListenerModel> {
+    let all = last.listeners.got()?;
+    all.iter().find(|other| other.holder == Holder::Other && other.local.port() == port)
 }
 
 /// Of several listeners one may be closed on purpose: that is the stall only if it is what stopped,
@@ -154,7 +158,9 @@ fn left_over(last: &Model) -> Option<Gone> {
         .map(|served| (served.raw.port, served.raw.accepted_open as usize));
     let (port, _) = of_census
         .chain(shared_ports(last))
-        .filter(|(port, _)| own_on(last, *port).next().is_none())
+        .filter(|(port, _)| {
+            own_on(last, *port).next().is_none() && taken_over(last, *port).is_none()
+        })
         .max_by_key(|(_, count)| *count)?;
     Some(Gone {
         what: format!("listening socket on port {port}"),
@@ -174,24 +180,6 @@ pub(super) fn accepted_on(case: &Case<'_>) -> BTreeSet<u16> {
     let shared = case.last().map(shared_ports).unwrap_or_default();
     ports.extend(shared.into_keys());
     ports
-}
-
-/// Local ports of connections that were accepted, by all that shows now, and how many.
-fn shared_ports(last: &Model) -> BTreeMap<u16, usize> {
-    let (low, high) = last.ports.got().map_or((EPHEMERAL_FROM, u16::MAX), |ports| ports.range);
-    let is_ephemeral = |port: u16| (low..=high).contains(&port);
-    let mut shared: BTreeMap<u16, usize> = BTreeMap::new();
-    for peer in last.all_peers() {
-        let (local, remote) = (peer.raw.local_port, peer.raw.remote.port());
-        if !is_ephemeral(local) || remote >= low {
-            *shared.entry(local).or_default() += 1;
-        }
-    }
-    shared.retain(|port, count| {
-        let least = if is_ephemeral(*port) { SHARED_EPHEMERAL_PORT_MIN } else { SHARED_PORT_MIN };
-        *count >= least
-    });
-    shared
 }
 
 fn own_on(model: &Model, port: u16) -> impl Iterator<Item = &ListenerModel> {

@@ -4,11 +4,14 @@
 //! the loop (a child process that is waited for inside a handler). What a thread waits in is the
 //! first argument of epoll_wait(2), shown by `/proc/PID/task/TID/syscall` (proc(5)).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use stallscope_probes::sample::{SyscallRaw, TaskState};
 
-use super::case::Case;
+use super::case::{Case, ThreadSpan};
 use super::outside::TICKS_MIN;
-use crate::model::{Model, ThreadModel, syscall};
+use crate::model::threads::{Doing, doing, is_tokio_worker};
+use crate::model::{Model, ThreadModel, ThreadRole, syscall};
 
 /// The epoll instances, by fd, that watch the listening socket whose queue is longest, and whether
 /// any thread waits in one of them.
@@ -37,10 +40,13 @@ pub fn attention(case: &Case<'_>) -> Option<Attention> {
     if case.judged().iter().any(|model| waits(model)) {
         return Some(Attention { epolls, is_paid: true });
     }
+    // Of those that run only one that turns a loop may be on its way back to it.
     let is_settled = |thread: &ThreadModel| {
         let call = thread.syscall.got();
-        thread.state != TaskState::Running
-            && matches!(call, Some(SyscallRaw::In { .. } | SyscallRaw::NotInSyscall))
+        if thread.state == TaskState::Running {
+            return thread.role != ThreadRole::Runtime;
+        }
+        matches!(call, Some(SyscallRaw::In { .. } | SyscallRaw::NotInSyscall))
     };
     let unclear =
         |model: &Model| model.threads.got().is_none() || !model.all_threads().all(is_settled);
@@ -52,9 +58,50 @@ pub fn attention(case: &Case<'_>) -> Option<Attention> {
 
 /// Whether it sleeps in a wait for the events of one of these.
 fn waits_in(thread: &ThreadModel, epolls: &[i32]) -> bool {
-    let Some(SyscallRaw::In { nr, arg0 }) = thread.syscall.got() else { return false };
-    syscall::name(*nr).is_some_and(|name| name.starts_with("epoll_"))
-        && epolls.iter().any(|fd| u64::try_from(*fd) == Ok(*arg0))
+    epoll_of(thread).is_some_and(|of| epolls.iter().any(|fd| u64::try_from(*fd) == Ok(of)))
+}
+
+/// The epoll instance it sleeps in, by fd.
+fn epoll_of(thread: &ThreadModel) -> Option<u64> {
+    let Some(SyscallRaw::In { nr, arg0 }) = thread.syscall.got() else { return None };
+    syscall::name(*nr).is_some_and(|name| name.starts_with("epoll_")).then_some(*arg0)
+}
+
+/// The workers of a runtime whose threads share one event loop: tokio's by their name, or by whatever
+/// name those that were seen to wait in turn in one and the same epoll instance.
+pub fn workers<'a, 'b>(case: &Case<'_>, threads: &'b [ThreadSpan<'a>]) -> Vec<&'b ThreadSpan<'a>> {
+    let named = threads.iter().filter(|thread| is_tokio_worker(&thread.last.comm));
+    let named: Vec<&ThreadSpan<'_>> = named.collect();
+    if named.len() >= 2 || threads.len() < 2 {
+        return named;
+    }
+    let mut by_epoll: BTreeMap<u64, BTreeSet<i32>> = BTreeMap::new();
+    for model in case.history {
+        for thread in model.runtime_threads() {
+            if let Some(epoll) = epoll_of(thread) {
+                by_epoll.entry(epoll).or_default().insert(thread.tid);
+            }
+        }
+    }
+    let shared = by_epoll.into_values().filter(|tids| tids.len() >= 2).max_by_key(BTreeSet::len);
+    let tids = shared.unwrap_or_default();
+    threads.iter().filter(|thread| tids.contains(&thread.last.tid)).collect()
+}
+
+/// Whether a thread turned an event loop before the onset, and was hardly ever asleep elsewhere: one
+/// of a pool, parked now and then, is not held up by being parked.
+pub fn turned_before(case: &Case<'_>, tid: i32) -> bool {
+    let before = case.history.iter().filter(|model| model.at_ns < case.onset.at_ns);
+    let (mut ticks, mut waiting, mut blocked) = (0_usize, 0_usize, 0_usize);
+    for thread in before.filter_map(|model| model.thread(tid)) {
+        ticks += 1;
+        match doing(thread) {
+            Doing::Waiting => waiting += 1,
+            Doing::Blocked => blocked += 1,
+            _ => {}
+        }
+    }
+    waiting > 0 && blocked * 10 <= ticks
 }
 
 /// In words.
@@ -65,15 +112,15 @@ pub fn fds(epolls: &[i32]) -> String {
 #[cfg(test)]
 mod tests {
     use stallscope_probes::Reading::Got;
-    use stallscope_probes::sample::EpollRaw;
+    use stallscope_probes::sample::{EpollRaw, SyscallRaw};
 
     use super::super::fixtures::{
         Expect, INODE, PID, Story, add_thread, block, change_thread, hold, queue, spin, thread,
     };
-    use super::super::{accept_not_armed, runtime_blocked};
+    use super::super::{accept_not_armed, runtime_blocked, workers_blocked};
     use crate::detect::StallKind;
-    use crate::diagnose::verdict::Confidence::Likely;
-    use crate::model::ThreadRole;
+    use crate::diagnose::verdict::Confidence::{Certain, Likely};
+    use crate::model::{Model, ThreadRole};
     use Expect::{Excluded, Fits};
 
     /// Connections wait, and the epoll instance of this fd watches their socket.
@@ -85,10 +132,18 @@ mod tests {
         })
     }
 
-    /// A second thread waits in epoll fd 3, as the first does while all is well.
+    /// A second thread waits in an epoll instance of its own, fd 5.
     fn with_another(story: Story) -> Story {
-        story.throughout(|_, model| {
-            add_thread(model, thread(PID + 1, "server", ThreadRole::Runtime));
+        with_one_in(5, story)
+    }
+
+    fn with_one_in(epoll: u64, story: Story) -> Story {
+        story.throughout(move |_, model| {
+            let mut other = thread(PID + 1, "server", ThreadRole::Runtime);
+            if let Got(SyscallRaw::In { nr, .. }) = other.syscall {
+                other.syscall = Got(SyscallRaw::In { nr, arg0: epoll });
+            }
+            add_thread(model, other);
         })
     }
 
@@ -100,12 +155,12 @@ mod tests {
                 ("waits in a loop within its loop", watched_by(7), nested),
                 (
                     "one sleeps, another waits where the connections are told of",
-                    with_another(watched_by(3)).stalled(|_, model| block(model)),
+                    with_another(watched_by(5)).stalled(|_, model| block(model)),
                     moved,
                 ),
                 (
                     "one sleeps, another waits for other things",
-                    with_another(watched_by(7)).stalled(|_, model| block(model)),
+                    with_another(watched_by(3)).stalled(|_, model| block(model)),
                     stuck,
                 ),
                 (
@@ -133,6 +188,31 @@ mod tests {
                 Fits(Likely, "watched by an epoll set"),
             ),
         );
+    }
+
+    #[test]
+    fn threads_that_wait_in_turn_in_one_instance_are_workers_whatever_their_name() {
+        let both_block = |_: usize, model: &mut Model| {
+            block(model);
+            change_thread(model, PID + 1, |thread| {
+                thread.syscall = Got(SyscallRaw::In { nr: 455, arg0: 0 });
+                thread.wchan = Got(String::from("futex_do_wait"));
+            });
+        };
+        let rows = |one, both| {
+            vec![
+                (
+                    "one is blocked",
+                    with_one_in(3, watched_by(3)).stalled(|_, model| block(model)),
+                    one,
+                ),
+                ("both are blocked", with_one_in(3, watched_by(3)).stalled(both_block), both),
+            ]
+        };
+        let two = Excluded("The runtime has 2 workers");
+        hold(runtime_blocked::examine, rows(two, two));
+        let all = Fits(Certain, "None of the 2 workers");
+        hold(workers_blocked::examine, rows(Excluded("waits for events"), all));
     }
 
     #[test]

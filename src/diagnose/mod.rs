@@ -191,6 +191,9 @@ const fn brings_about(cause: Cause) -> &'static [Cause] {
         Cause::KafkaUnreachable | Cause::KafkaSlow | Cause::KafkaQueueFull => {
             &[Cause::FdExhausted, Cause::AcceptQueueOverflow, Cause::AcceptNotArmed]
         }
+        Cause::ConntrackFull | Cause::EphemeralPortsExhausted => {
+            &[Cause::KafkaUnreachable, Cause::KafkaSlow]
+        }
         Cause::AcceptLeaked => &[Cause::FdExhausted, Cause::AcceptQueueOverflow],
         Cause::FdExhausted | Cause::FileTableFull => &[
             Cause::AcceptQueueOverflow,

@@ -11,10 +11,10 @@ use stallscope_probes::Reading;
 use stallscope_probes::sample::Holder;
 
 use super::case::{Case, number, word};
+use super::loops::turned_before;
 use super::outside::{TICKS_MIN, Turning, overlap, queue_of, shrank, turning};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
-use crate::model::threads::{Doing, doing};
 use crate::model::tiers::Tier;
 use crate::model::{ListenerModel, Model};
 
@@ -118,13 +118,8 @@ fn confidence(case: &Case<'_>, stuck: &ListenerModel, moving: &ListenerModel) ->
 /// Whether a thread that once waited for events does so no longer, as in a server with one runtime
 /// and one listener for each thread; or none of them waits.
 fn stuck_thread(case: &Case<'_>) -> bool {
-    let waited_once = |tid: i32| {
-        let seen =
-            |model: &Model| model.thread(tid).is_some_and(|thread| doing(thread) == Doing::Waiting);
-        case.history.iter().any(|model| seen(model))
-    };
     let lost = case.runtime().iter().any(|thread| {
-        thread.ticks >= TICKS_MIN && thread.waiting == 0 && waited_once(thread.last.tid)
+        thread.ticks >= TICKS_MIN && thread.waiting == 0 && turned_before(case, thread.last.tid)
     });
     lost || matches!(turning(case), Turning::Stuck(_))
 }

@@ -8,11 +8,11 @@
 use stallscope_probes::sample::{SyscallRaw, TaskState};
 
 use super::case::{Case, ThreadSpan, number, outside_evidence, syscall_words, word};
-use super::loops::{Attention, attention, fds};
+use super::loops::{Attention, attention, fds, turned_before, workers};
 use super::verdict::Confidence;
 use super::{Account, Finding};
 use crate::detect::StallKind;
-use crate::model::threads::{Doing, doing, is_tokio_worker};
+use crate::model::threads::{Doing, doing};
 use crate::model::tiers::Tier;
 use crate::model::{Model, ThreadModel, ThreadRole};
 
@@ -38,7 +38,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
             .map_or("no thread could be told to run the event loop", |absence| &absence.detail);
         return Finding::Missing(format!("{detail}."));
     }
-    let workers = threads.iter().filter(|thread| is_tokio_worker(&thread.last.comm)).count();
+    let workers = workers(case, &threads).len();
     if workers >= 2 {
         return Finding::Excluded(format!(
             "The runtime has {workers} workers: one that is blocked does not hold up the others."
@@ -134,14 +134,10 @@ fn stuck_since_the_onset<'a, 'b>(
     case: &Case<'_>,
     threads: &'b [ThreadSpan<'a>],
 ) -> Option<&'b ThreadSpan<'a>> {
-    let turned_before = |tid: i32| {
-        let before = case.history.iter().filter(|model| model.at_ns < case.onset.at_ns);
-        before.filter_map(|model| model.thread(tid)).any(|thread| doing(thread) == Doing::Waiting)
-    };
     threads.iter().find(|thread| {
         thread.ticks >= TICKS_MIN
             && thread.blocked == thread.ticks
-            && turned_before(thread.last.tid)
+            && turned_before(case, thread.last.tid)
     })
 }
 

@@ -7,7 +7,6 @@ use super::case::{Case, ThreadSpan, number};
 use super::sq_not_flushed::{USER_TICKS_ONLY, reaps};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
-use crate::model::threads::is_tokio_worker;
 use crate::model::tiers::Tier;
 
 pub(super) const NEXT: &[&str] = &[
@@ -33,7 +32,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     if threads.is_empty() {
         return Finding::Missing(String::from("no thread could be told to run the event loop."));
     }
-    let workers = threads.iter().filter(|thread| is_tokio_worker(&thread.last.comm)).count();
+    let workers = super::loops::workers(case, &threads).len();
     if workers >= 2 {
         return Finding::Excluded(format!(
             "The runtime has {workers} workers: one that computes does not hold up the others."

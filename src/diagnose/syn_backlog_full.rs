@@ -65,6 +65,12 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         ));
     }
     let ticks = counted(case);
+    let overflows = tcp_count(case, |tcp| tcp.listen_overflows_new);
+    if let Some(overflows @ 1..) = overflows {
+        return Finding::Excluded(format!(
+            "An accept queue of the namespace was found full {overflows} times in the last seconds: what is dropped is dropped for that."
+        ));
+    }
     let dropped = listener.and_then(|listener| {
         let new = |model: &Model| find(model, listener.inode)?.drops_new.got().copied();
         sum(ticks, |model| new(model).map(u64::from))

@@ -11,7 +11,7 @@ use super::case::{Case, ThreadSpan, number, word};
 use super::runtime_blocked::blocked_on;
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
-use crate::model::threads::is_tokio_worker;
+use crate::model::threads::{Doing, doing};
 use crate::model::tiers::Tier;
 
 pub(super) const NEXT: &[&str] = &[
@@ -27,8 +27,7 @@ const AWAY_SHARE_MIN: f64 = 0.9;
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
     let threads = case.runtime();
-    let workers: Vec<&ThreadSpan<'_>> =
-        threads.iter().filter(|thread| is_tokio_worker(&thread.last.comm)).collect();
+    let workers = super::loops::workers(case, &threads);
     if workers.len() < 2 {
         return Finding::Excluded(String::from("The process has no multi-thread runtime."));
     }
@@ -65,12 +64,10 @@ fn account(case: &Case<'_>, workers: &[&ThreadSpan<'_>], computing: usize) -> Ac
         words.push(format!("{computing} computing"));
     }
     let since_ns = case.since(|model| {
-        let mut workers =
-            model.runtime_threads().filter(|thread| is_tokio_worker(&thread.comm)).peekable();
+        let tids = workers.iter().map(|worker| worker.last.tid);
+        let mut workers = tids.filter_map(|tid| model.thread(tid)).peekable();
         workers.peek()?;
-        Some(workers.all(|thread| {
-            !matches!(crate::model::threads::doing(thread), crate::model::threads::Doing::Waiting)
-        }))
+        Some(workers.all(|thread| doing(thread) != Doing::Waiting))
     });
     let mut evidence: Vec<Evidence> = vec![number(
         Tier::ThreadCalls,

@@ -3,7 +3,7 @@
 pub mod answers;
 mod base;
 mod build;
-mod peers;
+pub mod peers;
 mod resources;
 pub mod syscall;
 pub mod threads;

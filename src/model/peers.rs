@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use stallscope_probes::sample::{PeerRaw, TcpState, ThreadRaw};
 use stallscope_probes::{Probe, Reading, Why};
 
+use super::Model;
 use super::build::{no_previous, restarted};
 
 /// A connection of the target's own making, from the last look at them.
@@ -44,6 +45,33 @@ impl PeerModel {
             TcpState::Closing => "CLOSING",
         }
     }
+}
+
+/// Connections that share a local port below the ephemeral ones were accepted there; a single one
+/// may have been bound by hand.
+const SHARED_PORT_MIN: usize = 2;
+/// One ephemeral port may lead to two destinations (`__inet_hash_connect`): there it takes more,
+/// and all of them from ports that clients take.
+const SHARED_EPHEMERAL_PORT_MIN: usize = 3;
+/// Where ephemeral ports begin by default (`net.ipv4.ip_local_port_range`, ip(7)).
+const EPHEMERAL_FROM: u16 = 32_768;
+
+/// Local ports of connections that were accepted, by all that shows now, and how many.
+pub fn shared_ports(last: &Model) -> BTreeMap<u16, usize> {
+    let (low, high) = last.ports.got().map_or((EPHEMERAL_FROM, u16::MAX), |ports| ports.range);
+    let is_ephemeral = |port: u16| (low..=high).contains(&port);
+    let mut shared: BTreeMap<u16, usize> = BTreeMap::new();
+    for peer in last.all_peers() {
+        let (local, remote) = (peer.raw.local_port, peer.raw.remote.port());
+        if !is_ephemeral(local) || remote >= low {
+            *shared.entry(local).or_default() += 1;
+        }
+    }
+    shared.retain(|port, count| {
+        let least = if is_ephemeral(*port) { SHARED_EPHEMERAL_PORT_MIN } else { SHARED_PORT_MIN };
+        *count >= least
+    });
+    shared
 }
 
 /// Ports that brokers listen on by custom: Kafka's own default and the two after it (`server.properties`

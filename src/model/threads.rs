@@ -112,8 +112,21 @@ const SEEN_WAITING_MAX: usize = 1024;
 const ALWAYS_RUNNING_LOOKS: u32 = 6;
 
 /// Name prefixes of threads that wait for events and never serve clients.
-const HELPERS: [&str; 5] =
-    ["console_subscri", "profiler", "tracing-append", "signal-hook", "tokio-console"];
+const HELPERS: [&str; 11] = [
+    "console_subscri",
+    "profiler",
+    "tracing-append",
+    "signal-hook",
+    "tokio-console",
+    // Node.js: its timers' and its debugger's loop.
+    "DelayedTaskSche",
+    "SignalInspector",
+    // GLib's, inotify's, metrics'.
+    "gmain",
+    "gdbus",
+    "notify-rs",
+    "prometheus",
+];
 
 impl Roles {
     /// The role of every thread in `threads`, in the same order.
@@ -139,7 +152,7 @@ impl Roles {
         }
         self.note_running(threads);
         let tokio_workers = threads.iter().any(|thread| is_tokio_worker(&thread.comm))
-            && !self.is_pool_only(pid, threads);
+            && !self.is_pool_only(threads);
         let nobody_waits = self.seen_waiting.is_empty();
         let named = page.and_then(|page| page.runtime_tid);
         threads
@@ -180,11 +193,16 @@ pub fn is_tokio_worker(comm: &str) -> bool {
 
 impl Roles {
     /// Whether the threads with the name of tokio's workers are the blocking pool of a runtime that
-    /// runs on the main thread.
-    fn is_pool_only(&self, pid: i32, threads: &[ThreadRaw]) -> bool {
-        let mut workers = threads.iter().filter(|thread| is_tokio_worker(&thread.comm));
-        self.seen_waiting.contains(&pid)
-            && !workers.any(|worker| self.seen_waiting.contains(&worker.tid))
+    /// runs on another thread, the main one mostly.
+    fn is_pool_only(&self, threads: &[ThreadRaw]) -> bool {
+        let waits = |thread: &&ThreadRaw| self.seen_waiting.contains(&thread.tid);
+        let (workers, others): (Vec<&ThreadRaw>, Vec<&ThreadRaw>) =
+            threads.iter().partition(|thread| is_tokio_worker(&thread.comm));
+        let turns_a_loop = |thread: &&ThreadRaw| {
+            role_by_name(&thread.comm) == ThreadRole::Other && !is_helper(&thread.comm)
+        };
+        others.iter().any(|thread| waits(thread) && turns_a_loop(thread))
+            && !workers.iter().any(|worker| waits(worker))
     }
 
     fn note_running(&mut self, threads: &[ThreadRaw]) {

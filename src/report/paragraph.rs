@@ -79,7 +79,8 @@ pub(super) fn since(facts: &Facts<'_>) -> String {
     if let Some(begin_ns) = episode.begin_ns() {
         let wall = facts.wall(begin_ns);
         if episode.began_before_watch() {
-            let _ = write!(text, "It had begun before watching did, at or before {wall}");
+            let or_before = if begin_ns < facts.begin_ns { "" } else { " or before" };
+            let _ = write!(text, "It had begun before watching did, at{or_before} {wall}");
         } else {
             let _ = write!(text, "It began at {wall}");
             if let Some(detected_ns) = episode.detected_ns() {

@@ -64,7 +64,7 @@ pub(super) fn rows(facts: &Facts<'_>) -> Vec<Row> {
         match event {
             Event::Onset(onset) => {
                 previous = None;
-                rows.extend(onset_rows(onset));
+                rows.extend(onset_rows(onset, facts.begin_ns));
             }
             Event::Verdict(verdict) => {
                 let text = verdict_text(verdict, previous);
@@ -106,8 +106,10 @@ fn begin(facts: &Facts<'_>) -> String {
     )
 }
 
-fn onset_rows(onset: &Onset) -> [Row; 2] {
-    let what = if onset.before_watch {
+fn onset_rows(onset: &Onset, begin_ns: u64) -> [Row; 2] {
+    let what = if onset.before_watch && onset.at_ns < begin_ns {
+        String::from("The stall began before watching did, by the record of what waits.")
+    } else if onset.before_watch {
         String::from("Already stalled at the first look: the true onset is earlier.")
     } else if onset.within_ns == 0 {
         String::from("The stall began, as the process itself recorded it.")
@@ -121,7 +123,8 @@ fn onset_rows(onset: &Onset) -> [Row; 2] {
         partial(onset)
     );
     let latency_ns = onset.detected_ns.saturating_sub(onset.at_ns);
-    let seen = if onset.before_watch { "the first look" } else { "the onset" };
+    let first_look = onset.before_watch && onset.at_ns >= begin_ns;
+    let seen = if first_look { "the first look" } else { "the onset" };
     [
         Row { at_ns: onset.at_ns, kind: Kind::Onset, text },
         Row {

@@ -113,7 +113,9 @@ fn stall_figures(facts: &Facts<'_>) -> Vec<Figure> {
     let Some(episode) = facts.episode() else { return figures };
     if let Some(onset_ns) = episode.onset_ns() {
         let mut more = date(facts, onset_ns);
-        if episode.began_before_watch() {
+        if episode.began_before_watch() && onset_ns < facts.begin_ns {
+            more.push_str(", before watching began");
+        } else if episode.began_before_watch() {
             more.push_str(", at or before the first look");
         } else {
             let since = offset(onset_ns, facts.begin_ns);

@@ -1,11 +1,11 @@
 //! Listening sockets and their accept queues.
 
-use std::collections::BTreeMap;
-
 use stallscope_probes::sample::Holder;
 
 use super::condition;
+use crate::detect::signs::Refusing;
 use crate::detect::track::{Look, Progress};
+use crate::model::peers::shared_ports;
 use crate::model::{AppModel, ListenerModel, Model, ServedModel};
 
 /// What is known about accepting at one listener, besides its queue.
@@ -99,7 +99,7 @@ pub fn overlap(one: &ListenerModel, other: &ListenerModel) -> bool {
 
 /// A port that was listened on, or on which there are accepted connections, and nobody of the
 /// process listens there; `open`: somebody does.
-pub fn gone(port: u16, refused: bool, now: &Model) -> Option<Look> {
+pub fn gone(port: u16, refusing: Option<Refusing>, now: &Model) -> Option<Look> {
     now.listeners.got()?;
     let open = now.own_listeners().any(|listener| listener.local.port() == port);
     let handed_over = now
@@ -107,28 +107,21 @@ pub fn gone(port: u16, refused: bool, now: &Model) -> Option<Look> {
         .got()?
         .iter()
         .any(|listener| listener.holder == Holder::Other && listener.local.port() == port);
-    let demand = (!open && !handed_over && refused)
+    let demand = (!open && !handed_over && refusing.is_some())
         .then(|| format!("nobody listens on port {port} any more, and clients are refused"));
-    if !open && !refused {
+    let progress = match refusing {
+        _ if open || handed_over => return Some(condition(now.at_ns, None)),
+        // Resets are counted for the whole namespace: one may be anybody's.
+        Some(Refusing::Once) => Progress::Unknown,
         // Without clients nobody is turned away.
-        return Some(Look {
-            at_ns: now.at_ns,
-            demand: None,
-            progress: Progress::None,
-            since_ns: None,
-        });
-    }
-    Some(condition(now.at_ns, demand))
+        Some(Refusing::Repeatedly) | None => Progress::None,
+    };
+    Some(Look { at_ns: now.at_ns, demand, progress, since_ns: None })
 }
 
-/// Connections that share a local port were accepted on it: those of the target's own making have
-/// one each.
+/// A port that nobody of the process listens on, with connections that must have been accepted there.
 pub fn orphans(now: &Model) -> Option<u16> {
-    let mut ports: BTreeMap<u16, usize> = BTreeMap::new();
-    for peer in now.all_peers() {
-        *ports.entry(peer.raw.local_port).or_default() += 1;
-    }
-    let (port, count) = ports.into_iter().max_by_key(|(_, count)| *count)?;
-    let listened = now.own_listeners().any(|listener| listener.local.port() == port);
-    (count >= 2 && !listened).then_some(port)
+    let listened = |port: u16| now.own_listeners().any(|listener| listener.local.port() == port);
+    let ports = shared_ports(now).into_iter().filter(|(port, _)| !listened(*port));
+    ports.max_by_key(|(_, count)| *count).map(|(port, _)| port)
 }

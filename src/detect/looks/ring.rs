@@ -1,8 +1,9 @@
 //! The two queues of a ring.
 
-use stallscope_probes::sample::RingState;
+use stallscope_probes::sample::{RingState, ServedRaw};
 
 use super::any_waiting;
+use crate::detect::thresholds::REQUEST_YOUNG_MS;
 use crate::detect::track::{Look, Progress};
 use crate::model::answers::waiting;
 use crate::model::{Model, RingModel};
@@ -43,9 +44,14 @@ pub fn ring(before: Option<&RingModel>, ring: &RingModel, side: Side, now: &Mode
     Some(Look { at_ns: ring.at_ns, demand, progress, since_ns: None })
 }
 
+/// Whether clients wait for longer than an answer takes: under load some wait for a moment at any
+/// time. Where that was not asked for, unread bytes have to do.
 fn clients_wait(now: &Model) -> bool {
-    let waits = |raw: &stallscope_probes::sample::ServedRaw| {
-        raw.unread_bytes > 0 || raw.answers.is_some_and(|answers| waiting(&answers).0 > 0)
+    let long = |oldest_ms: Option<u32>| oldest_ms.is_some_and(|ms| ms >= REQUEST_YOUNG_MS);
+    let waits = |raw: &ServedRaw| match &raw.answers {
+        Some(answers) => long(waiting(answers).1) || long(answers.queued_oldest_ms),
+        None => raw.unread_bytes > 0,
     };
-    now.queued() > Some(0) || now.all_served().iter().any(|served| waits(&served.raw))
+    let census = now.all_served();
+    census.iter().any(|served| waits(&served.raw)) || (census.is_empty() && now.queued() > Some(0))
 }

@@ -146,8 +146,17 @@ pub fn oldest_queued_ns(served: &ServedModel) -> Option<u64> {
 /// Connections that were accepted and never looked at, while the loop has nothing to do.
 ///
 /// A saturated loop is left out: it comes to them in time.
-pub fn neglected(served: &ServedModel, now: &Model) -> Option<Look> {
+///
+/// Where the one that waits longest is another than at the census before, they are served in turn.
+pub fn neglected(before: Option<&ServedModel>, served: &ServedModel, now: &Model) -> Option<Look> {
     let answers = served.raw.answers?;
+    let oldest = |served: &ServedModel| oldest_neglected_ns(served);
+    if let Some((then_ns, now_ns)) = before.and_then(oldest).zip(oldest(served))
+        && now_ns > then_ns.saturating_add(2 * JIFFIES_NS)
+    {
+        let progress = Progress::Made { at_ns: served.at_ns, within_ns: 0 };
+        return Some(Look { at_ns: served.at_ns, demand: None, progress, since_ns: None });
+    }
     let old = answers.neglected_oldest_ms.is_some_and(|ms| ms >= NEGLECTED_MS);
     let demand = (answers.neglected > 0 && old).then(|| {
         format!(

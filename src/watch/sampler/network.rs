@@ -23,6 +23,8 @@ pub(super) struct Network {
     followed: Peers,
     /// Inodes of all the listeners of the namespace at the last look (as many as one dump gives).
     seen: HashSet<u32>,
+    /// Ports on which the target listened at some time: who listens there after it has taken over.
+    once_own: BTreeSet<u16>,
     pub(super) listeners: Probe<Vec<ListenerRaw>>,
     pub(super) sockets: Probe<SocketsRaw>,
     pub(super) peers: Probe<Vec<PeerRaw>>,
@@ -71,6 +73,7 @@ impl Network {
             tracker: Tracker::default(),
             followed: Peers::default(),
             seen: HashSet::new(),
+            once_own: BTreeSet::new(),
             listeners: Probe::not_sampled("not read yet"),
             sockets: Probe::not_sampled("not read yet"),
             peers: Probe::not_sampled("not read yet"),
@@ -121,6 +124,13 @@ impl Network {
         self.dumped_ns = crate::watch::now_ns();
         let mut has_new = false;
         let (from, port, seen) = (&self.from, self.port, &mut self.seen);
+        let once_own = &mut self.once_own;
+        // Connections that share a local port were accepted there, by whoever listens on it.
+        let peers = self.peers.got().into_iter().flatten();
+        let mut locals: Vec<u16> = peers.map(|peer| peer.local_port).collect();
+        locals.sort_unstable();
+        let shared = locals.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+        once_own.extend(shared.take(ONCE_OWN_MAX.saturating_sub(once_own.len())));
         let (proc_root, pid) = (&self.proc_root, self.pid);
         let listeners = paces.read(ProbeId::Listeners, ask, || {
             let all = match from {
@@ -132,7 +142,7 @@ impl Network {
                 if has_new || seen.len() != all.len() {
                     *seen = all.iter().map(|listener| listener.inode).collect();
                 }
-                own_first(all, census, port)
+                own_first(all, census, port, once_own)
             })
         });
         self.listeners = listeners;
@@ -343,11 +353,15 @@ fn is_pressed(last: Option<&SocketsRaw>) -> bool {
     most * 100 > size * PORTS_PRESSED_PERCENT
 }
 
-/// The target's listeners, and those of others on its ports.
+/// Ports remembered; a process that opens and closes listeners all day must not fill memory.
+const ONCE_OWN_MAX: usize = 64;
+
+/// The target's listeners, and those of others on its ports, or on ports that were its own.
 fn own_first(
     mut all: Vec<ListenerRaw>,
     census: &Reading<fds::Census>,
     port: Option<u16>,
+    once_own: &mut BTreeSet<u16>,
 ) -> Reading<Vec<ListenerRaw>> {
     let census = match (census, port) {
         (Reading::Got(census), _) => census,
@@ -368,7 +382,13 @@ fn own_first(
         .map(|listener| listener.local.port())
         .chain(port)
         .collect();
-    all.retain(|listener| ports.contains(&listener.local.port()));
+    for port in &ports {
+        if once_own.len() < ONCE_OWN_MAX {
+            once_own.insert(*port);
+        }
+    }
+    let matters = |port: u16| ports.contains(&port) || once_own.contains(&port);
+    all.retain(|listener| matters(listener.local.port()));
     all.sort_by_key(|listener| (listener.holder == Holder::Other, listener.local, listener.inode));
     all.truncate(LISTENERS_MAX);
     Reading::Got(all)
@@ -402,7 +422,7 @@ mod tests {
         port: Option<u16>,
     ) -> Vec<(u32, Holder)> {
         let all = all.iter().map(|(port, inode)| listener(*port, *inode)).collect();
-        let kept = own_first(all, census, port);
+        let kept = own_first(all, census, port, &mut BTreeSet::new());
         kept.got().unwrap().iter().map(|one| (one.inode, one.holder)).collect()
     }
 
@@ -416,10 +436,23 @@ mod tests {
     }
 
     #[test]
+    fn who_listens_on_a_port_that_was_the_targets_is_kept() {
+        let mut once_own = BTreeSet::new();
+        let all = |inode| vec![listener(80, inode), listener(22, 9)];
+        let mut kept = |inode, own: &[u64]| {
+            let kept = own_first(all(inode), &census(own), None, &mut once_own);
+            kept.got().unwrap().iter().map(|one| (one.inode, one.holder)).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(1, &[]), []);
+        assert_eq!(kept(1, &[1]), [(1, Holder::Target)]);
+        assert_eq!(kept(2, &[]), [(2, Holder::Other)]);
+    }
+
+    #[test]
     fn without_a_census_only_a_named_port_helps() {
         let hidden = Reading::absent(Why::NotPermitted, "no");
         assert_eq!(kept(&[(80, 1), (81, 2)], &hidden, Some(81)), [(2, Holder::Unknown)]);
-        let none = own_first(vec![listener(80, 1)], &hidden, None);
+        let none = own_first(vec![listener(80, 1)], &hidden, None, &mut BTreeSet::new());
         assert_eq!(none.absence().unwrap().why, Why::NotPermitted);
     }
 
