@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::habits::Habits;
 use super::listening::Listening;
 use super::looks::{self, AcceptSigns, Producer, Side};
 use super::onset;
@@ -41,6 +42,7 @@ pub struct Detector {
     signs: Signs,
     rises: Rises,
     patience: Patience,
+    habits: Habits,
     onset: Option<Onset>,
 }
 
@@ -74,6 +76,7 @@ impl Detector {
     pub fn push(&mut self, model: &Arc<Model>) -> Option<Transition> {
         self.first_ns.get_or_insert(model.at_ns);
         self.rises.push(model);
+        self.habits.push(model);
         self.note_ports(model);
         let looks = self.looks(model);
         self.learn(&looks, model);
@@ -243,7 +246,7 @@ impl Detector {
             if now.app.got().is_some() {
                 continue;
             }
-            let unread = looks::unread(before, served, now);
+            let unread = looks::unread(before, served, self.habits.is_one_left(now.at_ns), now);
             looks.extend(unread.map(|look| (Subject::Unread(port), look)));
             let answers = looks::answers(before, served);
             looks.extend(answers.map(|look| (Subject::Answers(port), look)));

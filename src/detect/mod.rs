@@ -2,6 +2,7 @@
 
 mod detector;
 mod forecast;
+mod habits;
 mod listening;
 mod looks;
 mod onset;

@@ -56,12 +56,17 @@ fn clients_waiting(now: &Model, app: &AppModel) -> Option<String> {
 }
 
 /// The event loop of a server that keeps no page: bytes from clients lie unread, nothing changes
-/// on any of its connections, and no thread that could take them waits for events. `None` when
-/// there was no new census.
-pub fn unread(before: Option<&ServedModel>, served: &ServedModel, now: &Model) -> Option<Look> {
+/// on any of its connections, and no thread that could take them waits for events; or none has come
+/// back to some loop of the process for a while (`one_left`). `None` when there was no new census.
+pub fn unread(
+    before: Option<&ServedModel>,
+    served: &ServedModel,
+    one_left: bool,
+    now: &Model,
+) -> Option<Look> {
     let before = before.filter(|before| before.at_ns < served.at_ns);
     let moved = before.map(|before| before.raw.fingerprint != served.raw.fingerprint);
-    let turning = now.threads.got().is_none() || any_waiting(now);
+    let turning = now.threads.got().is_none() || (any_waiting(now) && !one_left);
     let progress = match (before, moved) {
         _ if turning => Progress::Made { at_ns: served.at_ns, within_ns: 0 },
         (Some(before), Some(true)) => Progress::between(before.at_ns, served.at_ns),
