@@ -25,6 +25,8 @@ mod engine_tests;
 #[cfg(test)]
 mod onset_tests;
 #[cfg(test)]
+mod twins_tests;
+#[cfg(test)]
 mod world;
 
 pub use clock::now_ns;
