@@ -54,6 +54,12 @@ pub(super) fn sharpen(
             let mut ports = listeners.filter(|one| one.inode == inode).map(|one| one.local.port());
             ports.next().and_then(|port| looks::oldest_queued_ns(served.get(&port)?))
         }
+        // Clients have to wait for a moment before that what they wait for is demand.
+        Subject::Completion(_) => {
+            let since =
+                |one| looks::oldest_request_ns(one).or_else(|| looks::oldest_queued_ns(one));
+            served.values().filter_map(since).min()
+        }
         _ => None,
     };
     if let Some(at_ns) = on_record
@@ -84,12 +90,16 @@ fn is_near(at_ns: u64, subject: Subject, stalled: &Stalled) -> bool {
     let early_ns = match subject {
         // Its looks show at each tick what the last census found.
         Subject::Ports => CENSUS_EVERY_NS,
+        Subject::Completion(_) => CLIENTS_YOUNG_NS,
         _ => stalled.within_ns,
     };
     let from_ns = stalled.at_ns.saturating_sub(early_ns.saturating_add(REFINE_MAX_NS));
     let to_ns = stalled.at_ns.saturating_add(stalled.within_ns.saturating_add(REFINE_MAX_NS));
     (from_ns..=to_ns).contains(&at_ns)
 }
+
+/// [`REQUEST_YOUNG_MS`](super::thresholds::REQUEST_YOUNG_MS), and until the next census.
+const CLIENTS_YOUNG_NS: u64 = 500_000_000;
 
 /// A whole census is no older than this while few sockets are there.
 const CENSUS_EVERY_NS: u64 = 2_000_000_000;

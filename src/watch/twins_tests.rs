@@ -77,7 +77,12 @@ fn what_differs_in_one_thing_is_no_stall() {
             tcp.listen_overflows = Some(3 * u64::from(ticks >= 20));
         }
     }
-    let cases: [(&str, Kind, Phase, Change); 13] = [
+    /// The loop's thread is never seen in its loop, and yet everybody is answered.
+    fn blocks_for_moments(_: Option<u64>, sample: &mut Sample) {
+        listeners(sample, |listeners| listeners[0].queued = 0);
+    }
+    let cases: [(&str, Kind, Phase, Change); 14] = [
+        ("a handler that blocks for moments", EPOLL, Phase::Blocked, blocks_for_moments),
         ("one reset of whomever", EPOLL, Phase::Unlistening, one_reset),
         ("a full table that makes room", EPOLL, Phase::Busy, replacing_entries),
         ("two slow requests beside Kafka", EPOLL, Phase::Idle, two_reports),

@@ -65,7 +65,10 @@ pub fn unread(
     now: &Model,
 ) -> Option<Look> {
     let before = before.filter(|before| before.at_ns < served.at_ns);
-    let moved = before.map(|before| before.raw.fingerprint != served.raw.fingerprint);
+    // Two looks at a server with a few clients may show the same, and much between them.
+    let moved = before.map(|before| {
+        before.raw.fingerprint != served.raw.fingerprint || has_answered_since(before, served)
+    });
     let turning = now.threads.got().is_none() || (any_waiting(now) && !one_left);
     let progress = match (before, moved) {
         _ if turning => Progress::Made { at_ns: served.at_ns, within_ns: 0 },
@@ -82,25 +85,29 @@ pub fn unread(
     Some(Look { at_ns: served.at_ns, demand, progress, since_ns: None })
 }
 
+/// Whether data went out on some connection since the census before, as far as both asked.
+fn has_answered_since(before: &ServedModel, served: &ServedModel) -> bool {
+    let (Some(then), Some(now)) = (before.raw.answers, served.raw.answers) else { return false };
+    let then_ns = last_sent_ns(before, &then);
+    last_sent_ns(served, &now)
+        .is_some_and(|at_ns| then_ns.is_none_or(|then| at_ns > then + JIFFIES_NS))
+}
+
 /// Requests that were taken and not answered, on the connections to one port. `None` when there
 /// was no new census, or it did not ask.
 ///
 /// Progress is an answer: data that went out on any of them.
 pub fn answers(before: Option<&ServedModel>, served: &ServedModel) -> Option<Look> {
     let now = served.raw.answers?;
-    let sent_ns = last_sent_ns(served, &now);
     let before = before.filter(|before| before.at_ns < served.at_ns);
-    let progress = match before.and_then(|before| Some((before, before.raw.answers?))) {
+    let progress = match before.filter(|before| before.raw.answers.is_some()) {
         None => Progress::Unknown,
-        Some((before, then)) => {
-            let then_ns = last_sent_ns(before, &then);
-            match sent_ns {
-                Some(at_ns) if then_ns.is_none_or(|then| at_ns > then + JIFFIES_NS) => {
-                    Progress::Made { at_ns, within_ns: JIFFIES_NS }
-                }
-                _ => Progress::None,
+        Some(before) => match last_sent_ns(served, &now) {
+            Some(at_ns) if has_answered_since(before, served) => {
+                Progress::Made { at_ns, within_ns: JIFFIES_NS }
             }
-        }
+            _ => Progress::None,
+        },
     };
     let (waiting, oldest_ms) = waiting(&now);
     let waits = waiting > 0 && oldest_ms.is_some_and(|ms| ms >= REQUEST_YOUNG_MS);
