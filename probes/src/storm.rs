@@ -38,7 +38,10 @@ impl AcceptRing {
     /// Accepts a connection.
     ///
     /// # Errors
-    /// Of accept(2), and of `io_uring_enter(2)`.
+    /// Of accept(2).
+    ///
+    /// # Panics
+    /// When `io_uring_enter(2)` fails: nothing is known of the accept then, which borrows the fd.
     pub fn accept(&mut self, listener: BorrowedFd<'_>, waits: Waits) -> io::Result<OwnedFd> {
         let fd = types::Fd(listener.as_raw_fd());
         let mut entry = opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).build();
@@ -53,7 +56,6 @@ impl AcceptRing {
         let result = loop {
             match self.ring.submit_and_wait(1) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Nothing is known of the accept then: a process that goes on would risk the fd.
                 Err(error) => panic!("io_uring_enter failed: {error}"),
                 Ok(_) => {}
             }

@@ -150,9 +150,10 @@ impl Detector {
     /// How long clients wait while they are answered.
     fn learn(&mut self, looks: &[(Subject, Look)], now: &Model) {
         for (subject, look) in looks {
-            if let (Subject::Answers(port), Progress::Made { .. }) = (subject, look.progress) {
-                let served = now.all_served().iter().find(|served| served.raw.port == *port);
-                served.into_iter().for_each(|served| self.patience.learn(served));
+            if let (Subject::Answers(port), Progress::Made { .. }) = (subject, look.progress)
+                && let Some(served) = now.all_served().iter().find(|one| one.raw.port == *port)
+            {
+                self.patience.learn(served);
             }
         }
     }

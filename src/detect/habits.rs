@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_loop_is_left_when_nobody_waits_in_it_any_more() {
-        let cases: [(&str, &[Option<u64>], &[Option<u64>], bool); 5] = [
+        type Threads = &'static [Option<u64>];
+        let cases: [(&str, Threads, Threads, bool); 5] = [
             ("nothing changes", &[Some(3), Some(5)], &[Some(3), Some(5)], false),
             ("a helper goes on", &[Some(3), Some(5)], &[None, Some(5)], true),
             ("workers take turns", &[Some(3), None], &[None, Some(3)], false),

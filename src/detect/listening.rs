@@ -22,12 +22,11 @@ pub(super) struct Listening {
     own_service: BTreeSet<u16>,
 }
 
-/// When somebody listened on a port: the first and last tick in which somebody did, and the first
-/// after it in which nobody did.
+/// When somebody listened on a port, and the first tick after it in which nobody did.
 #[derive(Debug, Default, Clone, Copy)]
 struct Listened {
-    first_ns: Option<u64>,
-    last_ns: Option<u64>,
+    /// First and last tick in which somebody did, ns.
+    open: Option<(u64, u64)>,
     missed_ns: Option<u64>,
 }
 
@@ -74,8 +73,8 @@ impl Listening {
     /// Dates the stall of a listener that is gone: refusals show later than the socket is closed.
     pub(super) fn date(&self, port: u16, stalled: &mut Stalled) {
         let listened = self.ports.get(&port).copied().unwrap_or_default();
-        match (listened.last_ns, listened.missed_ns) {
-            (Some(last_ns), Some(missed_ns)) => {
+        match (listened.open, listened.missed_ns) {
+            (Some((_, last_ns)), Some(missed_ns)) => {
                 stalled.within_ns = missed_ns.saturating_sub(last_ns) / 2;
                 stalled.at_ns = last_ns.saturating_add(stalled.within_ns);
             }
@@ -88,8 +87,8 @@ impl Listening {
 impl Listened {
     fn push(&mut self, open: bool, now_ns: u64) {
         if open {
-            self.first_ns.get_or_insert(now_ns);
-            self.last_ns = Some(now_ns);
+            let first_ns = self.open.map_or(now_ns, |(first_ns, _)| first_ns);
+            self.open = Some((first_ns, now_ns));
             self.missed_ns = None;
         } else if self.missed_ns.is_none() {
             self.missed_ns = Some(now_ns);
@@ -103,8 +102,7 @@ impl Listened {
 
     /// Whether it was there for a while; one that was never seen listening had been before.
     fn served(self) -> bool {
-        let long =
-            |(first_ns, last_ns): (u64, u64)| last_ns.saturating_sub(first_ns) >= LISTENED_NS_MIN;
-        self.first_ns.zip(self.last_ns).is_none_or(long)
+        self.open
+            .is_none_or(|(first_ns, last_ns)| last_ns.saturating_sub(first_ns) >= LISTENED_NS_MIN)
     }
 }

@@ -84,19 +84,17 @@ impl Crowd {
     /// By the census of the port, else by the server's own page.
     pub(super) fn of(served: Option<&ServedModel>, now: &Model) -> Self {
         let queued = now.queued().is_some_and(|queued| queued > 0);
-        let (count, unread, was_answered) = match served.and_then(|served| served.raw.answers) {
-            Some(answers) => (
-                u64::from(waiting(&answers).0),
-                answers.awaiting_unread > 0,
-                // To consumers that never got anything nothing is owed; a server that never answered
-                // anybody who came to it owes all of them.
-                answers.last_sent_ms.is_some() || answers.never_answered >= CROWD_MIN,
-            ),
-            None => {
-                let page = now.app.got().map(|app| &app.raw);
-                let open = page.map(|page| page.requests.saturating_sub(page.responses));
-                (open.unwrap_or(u64::MAX), false, true)
-            }
+        let answers = served.and_then(|served| served.raw.answers);
+        let (count, unread, was_answered) = if let Some(answers) = answers {
+            // To consumers that never got anything nothing is owed; a server that never answered
+            // anybody who came to it owes all of them.
+            let was_answered =
+                answers.last_sent_ms.is_some() || answers.never_answered >= CROWD_MIN;
+            (u64::from(waiting(&answers).0), answers.awaiting_unread > 0, was_answered)
+        } else {
+            let page = now.app.got().map(|app| &app.raw);
+            let open = page.map(|page| page.requests.saturating_sub(page.responses));
+            (open.unwrap_or(u64::MAX), false, true)
         };
         let unread = unread || queued;
         Self {

@@ -2,7 +2,7 @@
 //!
 //! A process may have several epoll instances: one for each of its loops, or one for a loop within
 //! the loop (a child process that is waited for inside a handler). What a thread waits in is the
-//! first argument of epoll_wait(2), shown by `/proc/PID/task/TID/syscall` (proc(5)).
+//! first argument of `epoll_wait(2)`, shown by `/proc/PID/task/TID/syscall` (proc(5)).
 
 use std::collections::{BTreeMap, BTreeSet};
 

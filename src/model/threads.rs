@@ -202,7 +202,7 @@ impl Roles {
             role_by_name(&thread.comm) == ThreadRole::Other && !is_helper(&thread.comm)
         };
         others.iter().any(|thread| waits(thread) && turns_a_loop(thread))
-            && !workers.iter().any(|worker| waits(worker))
+            && !workers.iter().any(waits)
     }
 
     fn note_running(&mut self, threads: &[ThreadRaw]) {
