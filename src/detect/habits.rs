@@ -52,14 +52,18 @@ impl Habits {
             return;
         }
         let waiting = now.runtime_threads().filter(|thread| doing(thread) == Doing::Waiting);
-        let attended: BTreeSet<Loop> = waiting.map(loop_of).collect();
+        self.advance(&waiting.map(loop_of).collect(), now.at_ns);
+    }
+
+    /// `attended`: the loops in which somebody waits.
+    fn advance(&mut self, attended: &BTreeSet<Loop>, now_ns: u64) {
         for (key, habit) in &mut self.loops {
             habit.ticks += 1;
             if attended.contains(key) {
                 habit.attended += 1;
                 habit.left_ns = None;
             } else {
-                habit.left_ns.get_or_insert(now.at_ns);
+                habit.left_ns.get_or_insert(now_ns);
             }
             if habit.ticks >= TICKS_MAX {
                 habit.ticks /= 2;
@@ -70,7 +74,7 @@ impl Habits {
         self.loops.retain(|_, habit| habit.attended > 0);
         for key in attended {
             if self.loops.len() < LOOPS_MAX {
-                self.loops.entry(key).or_insert(Habit { ticks: 1, attended: 1, left_ns: None });
+                self.loops.entry(*key).or_insert(Habit { ticks: 1, attended: 1, left_ns: None });
             }
         }
     }
@@ -98,36 +102,14 @@ fn loop_of(thread: &ThreadModel) -> Loop {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use stallscope_probes::Reading::Got;
-    use stallscope_probes::sample::SyscallRaw::In;
-
     use super::*;
-    use crate::diagnose::fixtures::{calm, thread};
-    use crate::model::ThreadRole;
 
-    const EPOLL_PWAIT2: i64 = 441;
-    const FUTEX_WAIT: i64 = 455;
-
-    /// Threads, each in epoll instance `Some(fd)` or asleep elsewhere, for so many ticks of 100 ms.
-    fn watch(habits: &mut Habits, from: usize, ticks: usize, threads: &[Option<u64>]) -> bool {
-        let mut left = false;
-        for tick in from..from + ticks {
-            let mut model = calm(tick);
-            let of = |(epoll, tid): (&Option<u64>, i32)| {
-                let mut thread = thread(tid, "server", ThreadRole::Runtime);
-                let call = epoll
-                    .map_or(In { nr: FUTEX_WAIT, arg0: 0 }, |fd| In { nr: EPOLL_PWAIT2, arg0: fd });
-                thread.syscall = Got(call);
-                thread.wchan = Got(String::from(if epoll.is_some() { "ep_poll" } else { "futex" }));
-                Arc::new(thread)
-            };
-            model.threads = Got(threads.iter().zip(1..).map(of).collect());
-            habits.push(&model);
-            left = habits.is_one_left(model.at_ns);
-        }
-        left
+    /// Threads, each in the epoll instance of this fd or asleep elsewhere, for so many ticks.
+    fn watch(habits: &mut Habits, from: u64, ticks: u64, threads: &[Option<u64>]) -> bool {
+        let attended = threads.iter().flatten().map(|fd| Loop::Fd(*fd)).collect();
+        let at_ns = |tick: u64| tick * 100_000_000;
+        (from..from + ticks).for_each(|tick| habits.advance(&attended, at_ns(tick)));
+        habits.is_one_left(at_ns(from + ticks - 1))
     }
 
     #[test]

@@ -269,7 +269,7 @@ mod tests {
                     used_to(other, 100, 0).stalled(|_, model| {
                         requests_wait(model, 8);
                         census(model, |served| {
-                            served.answers.as_mut().unwrap().answered = 1;
+                            served.answers.as_mut().unwrap().answered = 2;
                         });
                     }),
                     Excluded("neither this server"),

@@ -14,7 +14,7 @@ mod ephemeral_ports_exhausted;
 mod fd_exhausted;
 mod file_table_full;
 #[cfg(test)]
-pub(crate) mod fixtures;
+mod fixtures;
 mod healthy;
 mod kafka;
 mod kafka_not_polled;

@@ -2,13 +2,15 @@
 
 use stallscope_probes::sample::AnswersRaw;
 
-/// So many connections of which the segments say that they wait, and none that says otherwise, are
-/// no accident.
+/// So many connections of which the segments say that they wait, and next to none that says otherwise,
+/// are no accident.
 const ALL_OF_SO_MANY: u32 = 4;
+/// Next to none: one for so many that wait. Somebody was answered last of all.
+const ANSWERED_ONE_IN: u32 = 8;
 
 /// How many connections wait for an answer, and how long the one that waits longest has done so, ms.
 pub fn waiting(answers: &AnswersRaw) -> (u32, Option<u32>) {
-    if answers.answered == 0 && answers.perhaps >= ALL_OF_SO_MANY {
+    if nearly_all_wait(answers) && answers.perhaps >= ALL_OF_SO_MANY {
         let count = answers.awaiting.saturating_add(answers.perhaps);
         (count, answers.oldest_ms.max(answers.perhaps_oldest_ms))
     } else {
@@ -16,10 +18,15 @@ pub fn waiting(answers: &AnswersRaw) -> (u32, Option<u32>) {
     }
 }
 
-/// How long the client that waits longest has done so, ms, where every client waits; `None` when
-/// some do not, or there is none.
+const fn nearly_all_wait(answers: &AnswersRaw) -> bool {
+    let may_wait = answers.awaiting.saturating_add(answers.perhaps);
+    answers.answered.saturating_mul(ANSWERED_ONE_IN) <= may_wait
+}
+
+/// How long the client that waits longest has done so, ms, where nearly every client waits; `None`
+/// when some do not, or there is none.
 pub fn all_wait_ms(answers: &AnswersRaw) -> Option<u32> {
-    waiting(answers).1.filter(|_| answers.answered == 0)
+    waiting(answers).1.filter(|_| nearly_all_wait(answers))
 }
 
 #[cfg(test)]
@@ -41,7 +48,8 @@ mod tests {
         };
         assert_eq!(of(0, 32, 0), (32, Some(50)));
         assert_eq!(of(2, 30, 0), (32, Some(50)));
-        assert_eq!(of(2, 30, 1), (2, Some(10)));
+        assert_eq!(of(2, 30, 4), (32, Some(50)));
+        assert_eq!(of(2, 30, 5), (2, Some(10)));
         assert_eq!(of(0, 3, 0), (0, None));
         assert_eq!(of(0, 0, 9), (0, None));
         let all = |awaiting, answered| {
@@ -49,5 +57,6 @@ mod tests {
             all_wait_ms(&AnswersRaw { awaiting, answered, oldest_ms, ..AnswersRaw::default() })
         };
         assert_eq!((all(3, 0), all(3, 1), all(0, 0)), (Some(10), None, None));
+        assert_eq!((all(16, 2), all(16, 3)), (Some(10), None));
     }
 }

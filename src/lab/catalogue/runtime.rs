@@ -19,6 +19,10 @@ const NEWCOMERS: &[Load] = &[Load::Http { connections: 256, rate: Some(50), clos
 /// Of connections that are taken and not served, one must have waited this long for an answer.
 const UNANSWERED: Duration = Duration::from_secs(3);
 
+/// Workers that compute want more CPUs than there are: what waits a second by itself is given up to four
+/// of them then (`detect::signs`, `stretched`).
+const WANT_OF_CPU: Duration = Duration::from_secs(4);
+
 const fn stall(name: &'static str, cause: Cause, what: &'static str) -> Scenario {
     Scenario {
         name,
@@ -151,7 +155,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Cause::WorkersBlocked,
         "both workers of a tokio runtime lock a mutex that another thread keeps",
     ),
-    stall("mt2-compute", Cause::WorkersBlocked, "both workers of a tokio runtime compute for ever"),
+    Scenario {
+        definition: WANT_OF_CPU,
+        ..stall(
+            "mt2-compute",
+            Cause::WorkersBlocked,
+            "both workers of a tokio runtime compute for ever",
+        )
+    },
     stall(
         "mt4-sleep",
         Cause::WorkersBlocked,
@@ -162,11 +173,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Cause::WorkersBlocked,
         "all four workers of a tokio runtime lock a mutex that another thread keeps",
     ),
-    stall(
-        "mt4-compute",
-        Cause::WorkersBlocked,
-        "all four workers of a tokio runtime compute for ever",
-    ),
+    Scenario {
+        definition: WANT_OF_CPU,
+        ..stall(
+            "mt4-compute",
+            Cause::WorkersBlocked,
+            "all four workers of a tokio runtime compute for ever",
+        )
+    },
     stall(
         "monoio-sleeps",
         Cause::RuntimeBlocked,
