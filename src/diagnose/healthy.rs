@@ -39,14 +39,24 @@ pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
     let evidence = evidence(last);
     let (cause, summary) = if busy {
         (Cause::HealthyBusy, String::from("The process has work and makes progress."))
+    } else if serves_out_of_sight(last) {
+        (
+            Cause::HealthyIdle,
+            String::from(
+                "Nothing that can be seen waits for the process: it serves no TCP port and has no ring, and UNIX sockets are not looked at.",
+            ),
+        )
     } else {
         (
             Cause::HealthyIdle,
             String::from("Nothing waits for the process, and it has nothing to do."),
         )
     };
-    let confidence =
-        if last.app.got().is_some() { Confidence::Certain } else { Confidence::Likely };
+    let confidence = match last.app.got() {
+        Some(_) => Confidence::Certain,
+        None if !busy && serves_out_of_sight(last) => Confidence::Possible,
+        None => Confidence::Likely,
+    };
     Verdict {
         onset_ns: None,
         before_watch: false,
@@ -70,6 +80,15 @@ fn blind(last: &Model) -> Option<&Absence> {
     let listeners = last.listeners.absence()?;
     let no_rings = last.rings.got().is_none();
     (no_rings && last.app.got().is_none()).then_some(listeners)
+}
+
+/// Whether it has sockets, and none that says anything: a server on a UNIX socket, behind a proxy.
+fn serves_out_of_sight(last: &Model) -> bool {
+    last.app.got().is_none()
+        && last.own_listeners().next().is_none()
+        && last.all_served().is_empty()
+        && last.all_rings().is_empty()
+        && last.fd_kinds.got().is_some_and(|kinds| kinds.sockets > 0)
 }
 
 /// Mean number of CPUs that its threads used or waited for. The process's own CPU time comes in

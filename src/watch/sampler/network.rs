@@ -28,6 +28,8 @@ pub(super) struct Network {
     pub(super) listeners: Probe<Vec<ListenerRaw>>,
     pub(super) sockets: Probe<SocketsRaw>,
     pub(super) peers: Probe<Vec<PeerRaw>>,
+    /// How often all connections were asked who waits for an answer.
+    asked_answers: u8,
     /// When the last whole census began: in between there are those of the served ports alone.
     whole_ns: u64,
     /// When the listeners were last dumped: in between each is asked for by its address.
@@ -59,6 +61,9 @@ const WHOLE_EVERY_NS: u64 = 2_000 * MS;
 /// Once a destination has used up this share of the ephemeral ports, percent, the census keeps an
 /// eye on them: a server that makes a connection for each request fills the rest within a second.
 const PORTS_PRESSED_PERCENT: u64 = 70;
+/// Censuses at the beginning that come as soon as on suspicion, as long as there are savings: the first
+/// reads are dear, and the next one would come seconds later.
+const FIRST_CENSUSES: u8 = 4;
 /// So often then, suspicion or not, as long as there are savings.
 const PRESSED_EVERY_NS: u64 = 1_000 * MS;
 
@@ -77,6 +82,7 @@ impl Network {
             listeners: Probe::not_sampled("not read yet"),
             sockets: Probe::not_sampled("not read yet"),
             peers: Probe::not_sampled("not read yet"),
+            asked_answers: 0,
             whole_ns: 0,
             dumped_ns: 0,
             proc_root: proc_root.to_owned(),
@@ -187,7 +193,9 @@ impl Network {
         let last = self.sockets.got();
         let look = Look::choose(last, whole_age_ns, ask.suspicious);
         let is_pressing = is_pressed(last) && whole_age_ns >= PRESSED_EVERY_NS;
-        let hurried = Ask { suspicious: ask.suspicious || is_pressing, ..ask };
+        // A stall that is older than the watch shows when a few censuses have been compared.
+        let is_new = self.asked_answers < FIRST_CENSUSES && look == Look::Whole { answers: true };
+        let hurried = Ask { suspicious: ask.suspicious || is_pressing || is_new, ..ask };
         if !paces.is_due(ProbeId::Connections, hurried) {
             return;
         }
@@ -204,6 +212,7 @@ impl Network {
         let ports = self.served_ports();
         let own_inodes = census.got().map(|census| &census.socket_inodes);
         let answers = look == Look::Whole { answers: true };
+        self.asked_answers = self.asked_answers.saturating_add(u8::from(answers));
         let wanted = Wanted { own_inodes, answers, ..Wanted::new(&ports, range) };
         let reader = Reader { source: &self.from, proc_root: &self.proc_root, pid: self.pid };
         let before = &self.sockets.reading;
