@@ -87,7 +87,9 @@ fn is_left_alone(mode: &str, interval: Option<&str>) {
         std::mem::replace(&mut before, now) == runs(&victim)
     });
 
-    let watcher = interval.map(|interval| Watcher::start(victim.pid(), interval, &[]));
+    // A build without optimisation takes many times the CPU time, and would slow down to keep its budget.
+    let roomy = &["--budget", "50%"];
+    let watcher = interval.map(|interval| Watcher::start(victim.pid(), interval, roomy));
     let end = Instant::now() + WATCHED_FOR;
     while Instant::now() < end {
         assert_eq!(field(&victim.proc("status"), "TracerPid"), 0, "{mode} {interval:?}");
@@ -139,7 +141,9 @@ fn is_let_go(mode: &[&str], interval: Option<&str>) {
     victim.serves();
     let mut client = victim.client();
     answered(&mut client);
-    let watcher = interval.map(|interval| Watcher::start(victim.pid(), interval, &[]));
+    // A build without optimisation takes many times the CPU time, and would slow down to keep its budget.
+    let roomy = &["--budget", "50%"];
+    let watcher = interval.map(|interval| Watcher::start(victim.pid(), interval, roomy));
     assert!(!is_free(victim.port), "{mode:?}");
     victim.child.0.kill().unwrap();
     victim.child.0.wait().unwrap();
@@ -175,7 +179,9 @@ fn a_ring_that_its_process_closes_is_let_go() {
     for interval in INTERVALS {
         let mut victim = Victim::start(&["ring-lost"]);
         victim.serves();
-        let watcher = interval.map(|interval| Watcher::start(victim.pid(), interval, &[]));
+        // A build without optimisation takes many times the CPU time, and would slow down to keep its budget.
+        let roomy = &["--budget", "50%"];
+        let watcher = interval.map(|interval| Watcher::start(victim.pid(), interval, roomy));
         if let Some(watcher) = &watcher {
             watcher.sees("the ring", |model| rings(model) == Some(1));
         }

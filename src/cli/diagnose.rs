@@ -13,6 +13,7 @@ use super::args::{ConfigArgs, ProbeArgs};
 use super::target::TargetArgs;
 use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED, EXIT_USAGE, stop, text};
 use crate::diagnose::verdict::{Cause, Verdict};
+use crate::watch::engine::Engine;
 use crate::watch::event::EndReason;
 use crate::watch::session::{Pacing, Probes, Session, Tick, Until};
 use crate::watch::{json, now_ns};
@@ -69,7 +70,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut reason = watch(session.run(until(CALM_AFTER), &stop, &mut listen));
     let left = CLOSER_LOOK_ENDS
         .checked_sub(Duration::from_nanos(now_ns().saturating_sub(begin_ns)))
-        .filter(|left| !left.is_zero() && session.engine().is_suspicious());
+        .filter(|left| !left.is_zero());
+    // Of a process with very many fds it takes a while until it is known whose the sockets are.
+    let is_clear =
+        |engine: &mut Engine| !engine.is_suspicious() && engine.conclude().cause != Cause::Unknown;
+    let left = left.filter(|_| !is_clear(session.engine()));
     if let (EndReason::TimeUp, Some(left)) = (reason, left) {
         reason = watch(session.run(until(left), &stop, &mut listen));
     }
