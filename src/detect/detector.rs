@@ -159,7 +159,7 @@ impl Detector {
     }
 
     fn recovery(&mut self) -> Option<Transition> {
-        let now_ns = self.before.as_ref().map_or(0, |model| model.at_ns);
+        let now_ns = self.before.as_ref()?.at_ns;
         self.tracks.values_mut().for_each(|track| track.forget_if_unseen(now_ns));
         if self.tracks.values().any(Track::is_stalled) {
             return None;
@@ -167,8 +167,7 @@ impl Detector {
         let since_ns = self.onset.take()?.at_ns;
         let resumed = self.tracks.values().filter_map(Track::resumed_ns);
         let at_ns = resumed.filter(|at_ns| *at_ns >= since_ns).max();
-        let now_ns = self.before.as_ref().map(|model| model.at_ns);
-        at_ns.or(now_ns).map(Transition::Recovered)
+        Some(Transition::Recovered(at_ns.unwrap_or(now_ns)))
     }
 
     /// What goes on all the same, in words.

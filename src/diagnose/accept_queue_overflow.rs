@@ -81,7 +81,7 @@ fn fullest<'a>(case: &Case<'_>, last: &'a Model) -> Option<Queue<'a>> {
         dropped: dropped(listener),
         overflows: tcp_count(case, |tcp| tcp.listen_overflows_new),
     });
-    queues.max_by_key(|queue| (queue.dropped.unwrap_or(0), queue.most))
+    queues.max_by_key(|queue| (queue.dropped, queue.most))
 }
 
 fn is_full(queue: &Queue<'_>) -> Full {

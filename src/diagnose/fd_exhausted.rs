@@ -5,7 +5,6 @@
 //! the completions carry -24, even with an empty queue (`io_accept` reserves the fd first).
 
 use stallscope_probes::Reading;
-use stallscope_probes::sample::ServedRaw;
 
 use super::case::{Case, RingSpan, ThreadSpan, number, word};
 use super::outside::TICKS_MIN;
@@ -144,13 +143,15 @@ fn led_to(case: &Case<'_>, full_ns: Option<u64>) -> Option<Evidence> {
 /// Whether most of the accepted connections have a request that waits for its answer: it is not a
 /// leak then, nor clients that are idle.
 fn held_by_requests(last: &Model) -> bool {
-    let sum = |of: fn(&ServedRaw) -> u32| {
-        let served = last.all_served().iter();
-        served.map(|served| of(&served.raw)).fold(0, u32::saturating_add)
-    };
-    let awaiting =
-        sum(|raw| raw.answers.map_or(0, |answers| crate::model::answers::waiting(&answers).0));
-    awaiting > 0 && awaiting >= sum(|raw| raw.accepted_open) / 2
+    // Of ports whose connections were not asked nothing is known.
+    let asked = last.all_served().iter().filter_map(|served| {
+        let (awaiting, _) = crate::model::answers::waiting(&served.raw.answers?);
+        Some((awaiting, served.raw.accepted_open))
+    });
+    let (awaiting, open) = asked.fold((0_u32, 0_u32), |(awaiting, open), (more, others)| {
+        (awaiting.saturating_add(more), open.saturating_add(others))
+    });
+    awaiting > 0 && awaiting >= open / 2
 }
 
 /// Accepts refused with this error, as the server or the ring itself records them.

@@ -209,7 +209,7 @@ impl Guest {
         Ok(Self {
             server,
             watcher,
-            url: ready.url.unwrap_or_default(),
+            url: ready.url.context("the server did not say where it listens")?,
             begun: Instant::now(),
             load: None,
             next: Instant::now(),
