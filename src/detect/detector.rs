@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use stallscope_probes::ring::OP_ACCEPT;
+
 use super::habits::Habits;
 use super::listening::Listening;
 use super::looks::{self, AcceptSigns, Producer, Side};
@@ -385,6 +387,3 @@ fn has_spare_accepts(now: &Model) -> bool {
     let listeners = u32::try_from(now.own_listeners().count()).unwrap_or(u32::MAX);
     accepts > listeners.saturating_mul(2)
 }
-
-/// `IORING_OP_ACCEPT` (`linux/io_uring.h`).
-const OP_ACCEPT: u8 = 13;

@@ -5,6 +5,8 @@
 //! client, and the fd of that client is thrown away unclosed. `timeout(…, listener.accept())` and
 //! `select!` in a loop leave one behind each time.
 
+use stallscope_probes::ring::OP_ACCEPT;
+
 use super::case::{Case, number};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
@@ -17,8 +19,6 @@ pub(super) const NEXT: &[&str] = &[
     "The clients that were lost get no answer until they give up; a restart frees their fds.",
 ];
 
-/// `IORING_OP_ACCEPT`.
-const OP_ACCEPT: u8 = 13;
 /// An accept loop per listener has one in flight; by design some servers keep a few.
 const ARMED_FEW: u32 = 2;
 /// So many more than at the first look are not a design any more.

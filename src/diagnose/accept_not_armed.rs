@@ -4,6 +4,8 @@
 //! waits for something else, such as a semaphore. On io_uring no accept is in flight; with epoll the
 //! listening socket is no longer watched, or its readiness is not acted on.
 
+use stallscope_probes::ring::OP_ACCEPT;
+
 use super::accept_queue_overflow::accepts_go_on;
 use super::case::{Case, ThreadSpan, number, word};
 use super::loops::{Attention, attention, fds};
@@ -18,8 +20,6 @@ pub(super) const NEXT: &[&str] = &[
     "A restart clears it. Supervise the accept loop: never leave it by `?`, log and go on after an error, and end the process when it ends.",
 ];
 
-/// `IORING_OP_ACCEPT`.
-const OP_ACCEPT: u8 = 13;
 /// Reads of the operations in flight that must agree. On kernels before 6.16 a read that did not
 /// get the ring's lock leaves armed accepts out (`io_uring/fdinfo.c`), and every third or fourth
 /// read under load does not get it.

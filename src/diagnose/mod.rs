@@ -236,10 +236,16 @@ fn unknowable(case: &Case<'_>) -> Vec<String> {
         unknowable.push(if case.onset.within_ns == 0 {
             String::from(
                 "What led to it: it was so when watching began. Its onset is the server's own record of its last progress.",
+        // Without a record of it the onset is the first look at it.
+        let is_dated = case.history.first().is_some_and(|first| case.onset.at_ns < first.at_ns);
             )
         } else {
             String::from(
                 "When it began, and what led to it: it was so when watching began.",
+        } else if is_dated {
+            String::from(
+                "What led to it: it was so when watching began. Its onset is since when those have waited that wait.",
+            )
             )
         });
     }

@@ -7,6 +7,8 @@
 //! while connections wait, and the completion queue never moves. Setup flags cannot be read from
 //! outside, so the combination is the evidence.
 
+use stallscope_probes::ring::OP_ACCEPT;
+
 use super::case::{Case, number, word};
 use super::verdict::Confidence;
 use super::{Account, Finding};
@@ -18,9 +20,6 @@ pub(super) const NEXT: &[&str] = &[
     "Drop the flag, or let the loop call io_uring_enter with IORING_ENTER_GETEVENTS.",
     "A restart does not help: it is so from the first connection on.",
 ];
-
-/// `IORING_OP_ACCEPT`.
-const OP_ACCEPT: u8 = 13;
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
     let rings = case.rings();

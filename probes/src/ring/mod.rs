@@ -26,7 +26,7 @@ use std::path::Path;
 pub use follow::{RingAccess, Rings};
 pub use layout::{Counters, EntrySizes, Layout, parse_memory};
 pub use memory::RingMemory;
-pub use opcode::name as opcode_name;
+pub use opcode::{ACCEPT as OP_ACCEPT, name as opcode_name};
 pub use parse::{Parsed, parse};
 
 use crate::fds::{Kind, parse_link};

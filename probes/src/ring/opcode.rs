@@ -67,6 +67,9 @@ const NAMES: [&str; 63] = [
     "PIPE",
 ];
 
+/// `IORING_OP_ACCEPT` (`linux/io_uring.h`).
+pub const ACCEPT: u8 = 13;
+
 /// The name of an operation; `OP_n` for one this version does not know.
 pub fn name(opcode: u8) -> String {
     NAMES.get(usize::from(opcode)).map_or_else(|| format!("OP_{opcode}"), |name| (*name).to_owned())

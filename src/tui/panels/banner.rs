@@ -98,7 +98,7 @@ fn lasting(onset_ns: u64, now_ns: Option<u64>) -> String {
 /// Since when, the longest words first: the cause and its confidence must not be cut off.
 fn since(onset: &Onset, anchor: Anchor, now_ns: Option<u64>) -> Vec<String> {
     let at = anchor.clock_time(onset.at_ns);
-    if onset.before_watch {
+    if onset.before_watch && onset.at_ns >= anchor.mono_ns {
         return vec![
             format!("since before watching began at {at} UTC"),
             String::from("since before watching began"),

@@ -85,7 +85,7 @@ impl Text {
     fn onset(&mut self, onset: &Onset, anchor: Anchor) {
         let plain = self.theme.plain();
         let at = anchor.clock_time(onset.at_ns);
-        let onset_words = if onset.before_watch {
+        let onset_words = if onset.before_watch && onset.at_ns >= anchor.mono_ns {
             format!("before watching began (first look {at} UTC)")
         } else {
             format!("{at} UTC, give or take {}", units::span_ns(onset.within_ns))
