@@ -16,6 +16,7 @@ use stallscope_probes::sample::{FdLimitRaw, Sample};
 
 use engine::Engine;
 use event::{Anchor, EndReason, Environment, Target};
+use stallscope::watch::config::Config;
 use stallscope::watch::recording::{Frame, Header, Reader, Writer};
 use stallscope::watch::replay;
 use tui::app::{App, Message};
@@ -75,7 +76,7 @@ fn header() -> Header {
             limits: Vec::new(),
         },
         anchor: Anchor { mono_ns: 0, real_ns: 0 },
-        thresholds: detect::thresholds::Thresholds::default(),
+        config: Config::default(),
     }
 }
 

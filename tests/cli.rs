@@ -183,7 +183,7 @@ fn recording(path: &Path, end: bool) {
             limits: Vec::new(),
         },
         anchor: Anchor { mono_ns: 0, real_ns: 0 },
-        thresholds: stallscope::detect::thresholds::Thresholds::default(),
+        config: stallscope::watch::config::Config::default(),
     };
     let mut writer = Writer::begin(File::create(path).unwrap(), header).unwrap();
     if end {
@@ -387,6 +387,8 @@ fn thresholds_that_nobody_knows_are_refused_with_their_place() {
         fails(&[command, "--pid", &pid, "--config", config], "unknown field `accept_hold`");
         std::fs::write(&path, "[detect]\naccept_hold_ms = 5\n").unwrap();
         fails(&[command, "--pid", &pid, "--config", config], "accept_hold_ms is 5");
+        std::fs::write(&path, "[diagnose]\naway_share_min = 9\n").unwrap();
+        fails(&[command, "--pid", &pid, "--config", config], "away_share_min is 9");
         std::fs::remove_file(&path).unwrap();
     }
 }

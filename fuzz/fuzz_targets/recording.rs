@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use stallscope::detect::thresholds::Thresholds;
+use stallscope::watch::config::Config;
 use stallscope::watch::event::{Anchor, Environment, Target};
 use stallscope::watch::recording::{Header, Writer};
 use stallscope::watch::replay;
@@ -33,7 +33,7 @@ static BEGIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     };
     let mut bytes = Vec::new();
     let anchor = Anchor { mono_ns: 0, real_ns: 0 };
-    let header = Header { target, environment, anchor, thresholds: Thresholds::default() };
+    let header = Header { target, environment, anchor, config: Config::default() };
     Writer::begin(&mut bytes, header).expect("a vector takes everything");
     bytes
 });

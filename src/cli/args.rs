@@ -7,9 +7,8 @@ use clap::error::ErrorKind;
 use stallscope_probes::active::{PATH_BYTES_MAX, is_path};
 use stallscope_probes::sample::ActiveHow;
 
-use crate::detect::thresholds::Thresholds;
 use crate::watch::active::{EVERY_MIN, Plan};
-use crate::watch::config;
+use crate::watch::config::{self, Config};
 
 /// The active probe, shared by `watch` and `diagnose`.
 #[derive(Debug, clap::Args)]
@@ -48,9 +47,8 @@ impl ConfigArgs {
     ///
     /// # Errors
     /// When the file cannot be read, or says what nobody knows.
-    pub fn thresholds(&self) -> anyhow::Result<Thresholds> {
-        let config = self.config.as_deref().map(config::load).transpose()?;
-        Ok(config.unwrap_or_default().detect)
+    pub fn load(&self) -> anyhow::Result<Config> {
+        Ok(self.config.as_deref().map(config::load).transpose()?.unwrap_or_default())
     }
 }
 

@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     let is_probing = plan.is_some();
-    let mut session = Session::attach_with(selection, PACING, args.config.thresholds()?)?;
+    let mut session = Session::attach_with(selection, PACING, args.config.load()?)?;
     if let Some(plan) = plan {
         session.probe_actively(plan);
     }

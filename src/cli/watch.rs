@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
-    let mut session = Session::attach_with(selection, pacing, args.config.thresholds()?)?;
+    let mut session = Session::attach_with(selection, pacing, args.config.load()?)?;
     if let Some(plan) = plan {
         session.probe_actively(plan);
     }

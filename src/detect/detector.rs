@@ -128,7 +128,7 @@ impl Detector {
                 let served = now.all_served().iter();
                 let mut of_port = served.filter(|one| subject == Subject::Answers(one.raw.port));
                 let served = of_port.next();
-                let crowd = Crowd::of(served, now);
+                let crowd = Crowd::of(served, now, set);
                 let blocked =
                     self.signs.blocked_for_ns() >= set.unread_hold_ms.saturating_mul(1_000_000);
                 match producer {
@@ -137,7 +137,7 @@ impl Detector {
                     _ if !crowd.is_one => u64::MAX,
                     Producer::Trouble => set.answers_kafka_trouble_hold_ms,
                     Producer::Fine => set.answers_kafka_hold_ms,
-                    Producer::None => self.patience.hold_ms(served, set.answers_hold_ms),
+                    Producer::None => self.patience.hold_ms(served, set),
                 }
             }
             Subject::Neglected(_) if has_spare_accepts(now) => set.neglected_leak_hold_ms,
@@ -311,7 +311,7 @@ impl Detector {
         for listener in now.own_listeners() {
             let dropping = self.rises.dropping(listener.inode, now.at_ns);
             let look = looks::overflow(listener, dropping, overflowing, now);
-            looks.extend(look.map(|look| (Subject::Overflow(listener.inode), look)));
+            looks.extend(look.map(|look| (subject, look)));
         }
         let handshakes = self.rises.dropping_handshakes(now.at_ns)
             || now.own_listeners().any(|one| self.rises.dropping(one.inode, now.at_ns));

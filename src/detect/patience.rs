@@ -7,10 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::thresholds::{
-    CROWD_MIN, LEARNED_CLIENTS_MIN, LEARNED_FOR_NS, LEARNED_HOLD_MS_MIN, LEARNED_LOOKS_MIN,
-    LEARNED_TIMES,
-};
+use super::thresholds::{LEARNED_LOOKS_MIN, Thresholds};
 use crate::model::answers::waiting;
 use crate::model::{Model, ServedModel};
 
@@ -51,19 +48,20 @@ impl Patience {
         self.ports.retain(|port, _| is_served(*port));
     }
 
-    /// How long the requests of this census may go unanswered; `full_ms` where nothing was learned,
-    /// few wait, or some do not.
-    pub(super) fn hold_ms(&self, served: Option<&ServedModel>, full_ms: u64) -> u64 {
+    /// How long the requests of this census may go unanswered: as long as any where nothing was
+    /// learned, few wait, or some do not.
+    pub(super) fn hold_ms(&self, served: Option<&ServedModel>, set: &Thresholds) -> u64 {
+        let full_ms = set.answers_hold_ms;
         let learned = || {
             let served = served?;
             let learned = self.ports.get(&served.raw.port)?;
             let (count, _) = waiting(&served.raw.answers?);
-            let all_wait = count >= LEARNED_CLIENTS_MIN
+            let all_wait = count >= set.learned_clients_min
                 && u64::from(count) * 5 >= u64::from(served.raw.accepted_open) * 4;
-            let long = learned.looks >= LEARNED_LOOKS_MIN
-                && learned.until_ns.saturating_sub(learned.since_ns) >= LEARNED_FOR_NS;
-            let times = u64::from(learned.longest_ms).saturating_mul(LEARNED_TIMES);
-            (all_wait && long).then_some(times.max(LEARNED_HOLD_MS_MIN).min(full_ms))
+            let seen_ms = learned.until_ns.saturating_sub(learned.since_ns) / 1_000_000;
+            let long = learned.looks >= LEARNED_LOOKS_MIN && seen_ms >= set.learned_service_ms;
+            let times = u64::from(learned.longest_ms).saturating_mul(u64::from(set.learned_times));
+            (all_wait && long).then_some(times.max(set.learned_hold_ms_min).min(full_ms))
         };
         learned().unwrap_or(full_ms)
     }
@@ -82,14 +80,15 @@ pub(super) struct Crowd {
 
 impl Crowd {
     /// By the census of the port, else by the server's own page.
-    pub(super) fn of(served: Option<&ServedModel>, now: &Model) -> Self {
+    pub(super) fn of(served: Option<&ServedModel>, now: &Model, set: &Thresholds) -> Self {
+        let crowd_min = set.crowd_clients_min;
         let queued = now.queued().is_some_and(|queued| queued > 0);
         let answers = served.and_then(|served| served.raw.answers);
         let (count, unread, was_answered) = if let Some(answers) = answers {
             // To consumers that never got anything nothing is owed; a server that never answered
             // anybody who came to it owes all of them.
             let was_answered =
-                answers.last_sent_ms.is_some() || answers.never_answered >= CROWD_MIN;
+                answers.last_sent_ms.is_some() || answers.never_answered >= crowd_min;
             (u64::from(waiting(&answers).0), answers.awaiting_unread > 0, was_answered)
         } else {
             let page = now.app.got().map(|app| &app.raw);
@@ -98,7 +97,7 @@ impl Crowd {
         };
         let unread = unread || queued;
         Self {
-            is_one: unread || (count >= u64::from(CROWD_MIN) && was_answered),
+            is_one: unread || (count >= u64::from(crowd_min) && was_answered),
             outnumbers_threads: unread || count > now.runtime_threads().count() as u64,
         }
     }
@@ -111,7 +110,6 @@ mod tests {
     use super::*;
 
     const S: u64 = 1_000_000_000;
-    const FULL_MS: u64 = 30_000;
 
     /// A census of 20 connections, of which so many wait, the oldest for so long.
     fn census(at_s: u64, awaiting: u32, oldest_ms: u32) -> ServedModel {
@@ -133,13 +131,15 @@ mod tests {
     #[test]
     fn clients_are_given_what_they_were_seen_to_need() {
         // How long it was learned, s; the longest wait, ms; who waits now; the hold, ms.
+        let set = Thresholds::default();
+        let full_ms = set.answers_hold_ms;
         let cases = [
-            (60, 40, 20, LEARNED_HOLD_MS_MIN),
+            (60, 40, 20, set.learned_hold_ms_min),
             (60, 1_500, 20, 15_000),
-            (60, 3_000, 20, FULL_MS),
-            (60, 40, 15, FULL_MS),
-            (60, 40, LEARNED_CLIENTS_MIN - 1, FULL_MS),
-            (20, 40, 20, FULL_MS),
+            (60, 3_000, 20, full_ms),
+            (60, 40, 15, full_ms),
+            (60, 40, set.learned_clients_min - 1, full_ms),
+            (20, 40, 20, full_ms),
         ];
         for (for_s, longest_ms, waiting_now, expected_ms) in cases {
             let mut patience = Patience::default();
@@ -149,10 +149,10 @@ mod tests {
             }
             let now = census(for_s + 9, waiting_now, 9_000);
             let case = (for_s, longest_ms, waiting_now);
-            assert_eq!(patience.hold_ms(Some(&now), FULL_MS), expected_ms, "{case:?}");
+            assert_eq!(patience.hold_ms(Some(&now), &set), expected_ms, "{case:?}");
         }
         let untaught = Patience::default();
-        assert_eq!(untaught.hold_ms(Some(&census(9, 20, 9_000)), FULL_MS), FULL_MS);
-        assert_eq!(untaught.hold_ms(None, FULL_MS), FULL_MS);
+        assert_eq!(untaught.hold_ms(Some(&census(9, 20, 9_000)), &set), full_ms);
+        assert_eq!(untaught.hold_ms(None, &set), full_ms);
     }
 }

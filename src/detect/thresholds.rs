@@ -33,23 +33,9 @@ pub const DROPS_APART_MAX_NS: u64 = 1_500_000_000;
 /// A request that is younger than this is no demand: it is being worked on.
 pub const REQUEST_YOUNG_MS: u32 = 250;
 
-/// How long and at how many looks a port must have been seen served before its clients' patience is
-/// learned: longer than a long poll takes (20 to 30 s), so that one would have been seen to wait.
-pub const LEARNED_FOR_NS: u64 = 30_000_000_000;
-/// See [`LEARNED_FOR_NS`].
+/// At how many looks at least a port must have been seen served before its clients' patience is
+/// learned, however long they are apart.
 pub const LEARNED_LOOKS_MIN: u32 = 10;
-
-/// Fewer clients that wait, on a loop that has read all they asked, may have asked for something slow:
-/// a report, a long poll, the next message of a queue.
-pub const CROWD_MIN: u32 = 4;
-
-/// What was learned counts when so many clients wait: fewer may all have asked for something slow.
-pub const LEARNED_CLIENTS_MIN: u32 = 8;
-
-/// Clients that all wait are given so many times the longest wait that was seen…
-pub const LEARNED_TIMES: u64 = 10;
-/// …and this at least: a database that fails over takes some seconds.
-pub const LEARNED_HOLD_MS_MIN: u64 = 10_000;
 
 /// How long each kind of demand may go unmet before it is a stall, and what counts as full. Times
 /// are in milliseconds.
@@ -79,6 +65,18 @@ pub struct Thresholds {
     /// Requests that nobody answers, and nothing says why they should have been: long polls and
     /// server-sent events wait for 20 to 30 s by design.
     pub answers_hold_ms: u64,
+    /// Fewer clients that wait, on a loop that has read all they asked, may have asked for something
+    /// slow: a report, a long poll, the next message of a queue.
+    pub crowd_clients_min: u32,
+    /// How long a port must have been seen served before its clients' patience is learned: longer
+    /// than a long poll takes (20 to 30 s), so that one would have been seen to wait.
+    pub learned_service_ms: u64,
+    /// What was learned counts when so many clients wait: fewer may all have asked for something slow.
+    pub learned_clients_min: u32,
+    /// Clients that all wait are given so many times the longest wait that was seen…
+    pub learned_times: u32,
+    /// …and this at least: a database that fails over takes some seconds.
+    pub learned_hold_ms_min: u64,
     /// Connections accepted and never read, while the ring holds more accepts than the loop can
     /// have in hand: nobody knows of them.
     pub neglected_leak_hold_ms: u64,
@@ -130,6 +128,11 @@ impl Default for Thresholds {
             answers_kafka_trouble_hold_ms: 1_000,
             answers_kafka_hold_ms: 3_000,
             answers_hold_ms: 30_000,
+            crowd_clients_min: 4,
+            learned_service_ms: 30_000,
+            learned_clients_min: 8,
+            learned_times: 10,
+            learned_hold_ms_min: 10_000,
             neglected_leak_hold_ms: 1_000,
             neglected_hold_ms: 10_000,
             listener_gone_hold_ms: 1_000,
@@ -165,6 +168,8 @@ impl Thresholds {
             ("answers_kafka_trouble_hold_ms", self.answers_kafka_trouble_hold_ms),
             ("answers_kafka_hold_ms", self.answers_kafka_hold_ms),
             ("answers_hold_ms", self.answers_hold_ms),
+            ("learned_service_ms", self.learned_service_ms),
+            ("learned_hold_ms_min", self.learned_hold_ms_min),
             ("neglected_leak_hold_ms", self.neglected_leak_hold_ms),
             ("neglected_hold_ms", self.neglected_hold_ms),
             ("listener_gone_hold_ms", self.listener_gone_hold_ms),
@@ -192,14 +197,15 @@ impl Thresholds {
             ("storm_completions_per_s", self.storm_completions_per_s),
             ("throttled_ms", self.throttled_ms),
             ("forecast_within_s", self.forecast_within_s),
+            ("crowd_clients_min", f64::from(self.crowd_clients_min)),
+            ("learned_clients_min", f64::from(self.learned_clients_min)),
+            ("learned_times", f64::from(self.learned_times)),
+            ("probe_failures_min", f64::from(self.probe_failures_min)),
         ];
         if let Some((name, amount)) =
             amounts.iter().find(|(_, amount)| !(1.0..1e9).contains(amount))
         {
             return Err(format!("{name} is {amount}: it must be at least 1"));
-        }
-        if self.probe_failures_min == 0 {
-            return Err(String::from("probe_failures_min is 0: it must be at least 1"));
         }
         Ok(())
     }

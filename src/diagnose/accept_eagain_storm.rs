@@ -16,8 +16,6 @@ pub(super) const NEXT: &[&str] = &[
 
 /// EAGAIN of errno(3).
 const EAGAIN: i32 = 11;
-/// Completions a second that only a loop without back-off makes.
-const STORM_PER_S: f64 = 1_000.0;
 /// Of the completions looked at, so many must be EAGAIN.
 const EAGAIN_MIN: u32 = 24;
 
@@ -39,7 +37,8 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
             .filter_map(|model| model.ring(fd)?.completions_per_s.got().copied());
         rates.fold(0.0_f64, f64::max)
     };
-    let storm_per_s = STORM_PER_S.min(case.thresholds.storm_completions_per_s);
+    let per_s_min = case.weights.eagain_completions_per_s_min;
+    let storm_per_s = per_s_min.min(case.thresholds.storm_completions_per_s);
     let storm = rings.iter().find(|ring| {
         ring.cq_posting && again(&ring.last.recent) >= EAGAIN_MIN && rate(ring.fd) >= storm_per_s
     });

@@ -21,8 +21,6 @@ pub(super) const NEXT: &[&str] = &[
 
 /// An accept loop per listener has one in flight; by design some servers keep a few.
 const ARMED_FEW: u32 = 2;
-/// So many more than at the first look are not a design any more.
-const GROWTH_MIN: u32 = 8;
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
     let Some(last) = case.last() else {
@@ -66,7 +64,8 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     ));
     let listeners = u32::try_from(last.own_listeners().count()).unwrap_or(u32::MAX).max(1);
     let spare = armed.is_some_and(|(first, now)| {
-        now > ARMED_FEW.saturating_mul(listeners) || now.saturating_sub(first) >= GROWTH_MIN
+        now > ARMED_FEW.saturating_mul(listeners)
+            || now.saturating_sub(first) >= case.weights.leaked_accepts_min
     });
     if let Some((_, now)) = armed {
         let signal = "accepts in flight";

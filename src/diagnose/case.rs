@@ -22,6 +22,8 @@ pub struct Case<'a> {
     pub now_ns: u64,
     /// What detection calls full, and a storm: what it found is judged by the same.
     pub thresholds: &'a Thresholds,
+    /// From where on a reading counts as evidence.
+    pub weights: &'a super::thresholds::Thresholds,
 }
 
 /// Causes judge the last ticks, at most this far back: what matters is what holds now.

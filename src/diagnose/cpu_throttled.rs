@@ -9,6 +9,7 @@ use stallscope_probes::Reading;
 
 use super::case::{Case, ThreadSpan, number};
 use super::outside::TICKS_MIN;
+use super::thresholds::Thresholds;
 use super::verdict::Confidence;
 use super::{Account, Finding};
 use crate::model::tiers::Tier;
@@ -21,23 +22,13 @@ pub(super) const NEXT: &[&str] = &[
     "This is no fault of the server's event loop: do not look there first.",
 ];
 
-/// Throttled in every second period or more: half the time or more goes by waiting.
-const THROTTLED_RATIO_MIN: f64 = 0.5;
-/// The differences are taken over one to two seconds, so this is half of it at least (on several
-/// CPUs their times are summed up).
-const THROTTLED_MS_MIN: f64 = 1_000.0;
-/// A thread that waits for a CPU for this share of the time is starved of it.
-const DELAY_RATIO_MIN: f64 = 0.3;
-/// A thread that gets this share of a CPU makes progress, throttled or not.
-const SERVED_RATIO_MIN: f64 = 0.5;
-
-fn is_throttled(cgroup: &CgroupModel) -> bool {
-    cgroup.throttled_ratio.is_some_and(|ratio| ratio >= THROTTLED_RATIO_MIN)
-        || cgroup.throttled_ms_new.is_some_and(|ms| ms >= THROTTLED_MS_MIN)
+fn is_throttled(cgroup: &CgroupModel, set: &Thresholds) -> bool {
+    cgroup.throttled_ratio.is_some_and(|ratio| ratio >= set.throttled_periods_ratio_min)
+        || cgroup.throttled_ms_new.is_some_and(|ms| ms >= set.throttled_ms_min)
 }
 
-fn holds(model: &Model) -> Option<bool> {
-    Some(is_throttled(model.cgroup.got()?))
+fn holds(model: &Model, set: &Thresholds) -> Option<bool> {
+    Some(is_throttled(model.cgroup.got()?, set))
 }
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
@@ -57,8 +48,8 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         return Finding::Missing(String::from("the cgroup does not count throttling."));
     }
     let judged = case.judged();
-    let agreeing = judged.iter().filter(|model| holds(model) == Some(true)).count();
-    if !is_throttled(cgroup) || agreeing * 2 < judged.len() {
+    let agreeing = judged.iter().filter(|model| holds(model, case.weights) == Some(true)).count();
+    if !is_throttled(cgroup, case.weights) || agreeing * 2 < judged.len() {
         return Finding::Excluded(format!("The cgroup is not throttled: {}.", share_words(cgroup)));
     }
     Finding::Fits(account(case, last, cgroup))
@@ -66,7 +57,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
 
 fn account(case: &Case<'_>, last: &Model, cgroup: &CgroupModel) -> Account {
     let threads = case.runtime();
-    let starved = threads.iter().find(|thread| is_starved(thread));
+    let starved = threads.iter().find(|thread| is_starved(thread, case.weights));
     let confidence = if starved.is_some() {
         Confidence::Certain
     } else if threads.is_empty() {
@@ -75,7 +66,7 @@ fn account(case: &Case<'_>, last: &Model, cgroup: &CgroupModel) -> Account {
         // The loop's own thread waits for something else, or gets what it needs.
         Confidence::Possible
     };
-    let since_ns = case.since(holds);
+    let since_ns = case.since(|model| holds(model, case.weights));
     let mut evidence = Vec::new();
     if let Some(ratio) = cgroup.throttled_ratio {
         let signal = "periods in which its cgroup was throttled (cpu.max)";
@@ -114,10 +105,10 @@ fn account(case: &Case<'_>, last: &Model, cgroup: &CgroupModel) -> Account {
 
 /// Wants a CPU and hardly gets one. Where the kernel does not say how long a thread waited, one
 /// that is runnable in most samples without CPU time does.
-fn is_starved(thread: &ThreadSpan<'_>) -> bool {
+fn is_starved(thread: &ThreadSpan<'_>, set: &Thresholds) -> bool {
     let last: &ThreadModel = thread.last;
-    let served = last.cpu_ratio.got().is_some_and(|ratio| *ratio >= SERVED_RATIO_MIN);
-    let delayed = last.delay_ratio.got().is_some_and(|ratio| *ratio >= DELAY_RATIO_MIN);
+    let served = last.cpu_ratio.got().is_some_and(|ratio| *ratio >= set.starved_cpu_ratio_max);
+    let delayed = last.delay_ratio.got().is_some_and(|ratio| *ratio >= set.starved_delay_ratio_min);
     let runnable = thread.ticks >= TICKS_MIN && thread.running * 2 > thread.ticks;
     !served && (delayed || (runnable && last.cpu_ratio.got().is_some()))
 }

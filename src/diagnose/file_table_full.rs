@@ -9,6 +9,7 @@ use stallscope_probes::{Absence, Reading};
 
 use super::case::{Case, number};
 use super::fd_exhausted::{self, Errno};
+use super::thresholds::Thresholds;
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
 use crate::model::Model;
@@ -22,9 +23,6 @@ pub(super) const NEXT: &[&str] = &[
 
 /// ENFILE of errno(3).
 pub(super) const ENFILE: Errno = Errno { number: 23, name: "ENFILE" };
-/// The kernel counts per CPU and adds up exactly only near the limit (`get_nr_files`): the figure
-/// of `/proc/sys/fs/file-nr` may lag by a batch per CPU.
-const USED_RATIO_MIN: f64 = 0.99;
 
 /// What is known of the table.
 fn files(model: &Model) -> Result<&FileTableRaw, &Absence> {
@@ -41,8 +39,8 @@ fn used_ratio(files: &FileTableRaw) -> f64 {
     files.open as f64 / files.max.max(1) as f64
 }
 
-fn is_full(model: &Model) -> Option<bool> {
-    Some(used_ratio(files(model).ok()?) >= USED_RATIO_MIN)
+fn is_full(model: &Model, set: &Thresholds) -> Option<bool> {
+    Some(used_ratio(files(model).ok()?) >= set.files_full_ratio)
 }
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
@@ -63,7 +61,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
                     absence.detail
                 ));
             }
-            Ok(files) if used_ratio(files) < USED_RATIO_MIN => {
+            Ok(files) if used_ratio(files) < case.weights.files_full_ratio => {
                 return Finding::Excluded(format!(
                     "{} of {} files are open on the whole system: there is room.",
                     files.open, files.max
@@ -83,7 +81,8 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
 
 fn account(case: &Case<'_>, last: &Model, refused: Option<Evidence>) -> Account {
     let table = files(last).ok();
-    let full = table.is_some_and(|files| used_ratio(files) >= USED_RATIO_MIN);
+    let is_full = |model: &Model| is_full(model, case.weights);
+    let full = is_full(last) == Some(true);
     let waits = case.queue_evidence();
     // Refusals are the kernel's own answer. Without them the table is full, and something waits.
     let confidence = match (&refused, full, &waits, table.and_then(|files| files.exempt)) {

@@ -94,7 +94,8 @@ impl Story {
         let history: Vec<Arc<Model>> = self.models.iter().cloned().map(Arc::new).collect();
         let now_ns = history.last().map_or(0, |model| model.at_ns);
         let thresholds = &Thresholds::default();
-        examine(&Case { onset: &self.onset, history: &history, now_ns, thresholds })
+        let weights = &super::thresholds::Thresholds::default();
+        examine(&Case { onset: &self.onset, history: &history, now_ns, thresholds, weights })
     }
 }
 

@@ -7,17 +7,16 @@ use stallscope_probes::sample::HeartbeatRaw;
 
 use super::case::number;
 use super::recent;
+use super::thresholds::Thresholds;
 use super::verdict::{Cause, Confidence, Evidence, Verdict, missing, rests_on};
 use crate::model::tiers::Tier;
 use crate::model::{Model, ThreadModel};
 
 /// Looked back over this much to tell busy from idle.
 const BACK_NS: u64 = 2_000_000_000;
-/// A process that uses more of a core than this is doing something.
-const BUSY_CORES: f64 = 0.05;
 
 /// The verdict when no stall is present; `history` oldest first.
-pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
+pub fn healthy(history: &[Arc<Model>], now_ns: u64, set: &Thresholds) -> Verdict {
     let ticks = recent(history, now_ns, BACK_NS);
     let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else {
         return unreadable(now_ns, None);
@@ -35,7 +34,7 @@ pub fn healthy(history: &[Arc<Model>], now_ns: u64) -> Verdict {
             Some(last),
         );
     }
-    let busy = wanted_cores(ticks) > BUSY_CORES || signs_of_work(first, last);
+    let busy = wanted_cores(ticks) > set.busy_cores_min || signs_of_work(first, last, set);
     let evidence = evidence(last);
     let (cause, summary) = if busy {
         (Cause::HealthyBusy, String::from("The process has work and makes progress."))
@@ -106,7 +105,7 @@ fn wanted_cores(ticks: &[Arc<Model>]) -> f64 {
     wanted.iter().sum::<f64>() / wanted.len().max(1) as f64
 }
 
-fn signs_of_work(first: &Model, last: &Model) -> bool {
+fn signs_of_work(first: &Model, last: &Model, set: &Thresholds) -> bool {
     let cpu = last.process.got().and_then(|process| process.cpu_cores.got().copied());
     let counted = |value: fn(&HeartbeatRaw) -> u64| {
         let then = first.app.got().map(|app| value(&app.raw));
@@ -127,7 +126,7 @@ fn signs_of_work(first: &Model, last: &Model) -> bool {
         let served = model.served.got()?.iter();
         Some(served.fold(0, |sum, served| sum.wrapping_add(served.raw.fingerprint)))
     };
-    cpu.is_some_and(|cores| cores > BUSY_CORES)
+    cpu.is_some_and(|cores| cores > set.busy_cores_min)
         || counted(|page| page.responses)
         || counted(|page| page.accepted)
         || matches!((seen(first), seen(last)), (Some(then), Some(now)) if now > then)

@@ -12,24 +12,17 @@ use stallscope_probes::sample::{PEERS_MAX, PeerInfoRaw, TcpState};
 
 use super::case::{Case, number};
 use super::outside::{TICKS_MIN, Turning, turning};
+use super::thresholds::Thresholds;
 use super::verdict::{Confidence, Evidence};
 use super::{Finding, fd_exhausted, kafka_not_polled, kafka_queue_full};
 use super::{kafka_slow, kafka_unreachable, listener_gone};
 use crate::model::tiers::Tier;
 use crate::model::{Model, PeerModel, ServedModel, ThreadRole};
 
-/// A request that waits for less is an ordinary one.
-const WAITS_MS_MIN: u32 = 500;
-/// A broker owes an answer for so long that it is no fetch of a consumer, which waits there for up
-/// to half a second by default (`fetch.wait.max.ms`).
-pub const OWED_MS_MIN: u32 = 750;
 /// Retransmissions of one segment, in a row, without an answer: the second comes 0.6 s after the
 /// first send at the earliest (`TCP_RTO_MIN` 200 ms, doubled; RFC 6298; measured on 6.18: 0.8 s), so
 /// no single loss looks like it.
 const RETRANSMITS_MIN: u8 = 2;
-/// A state of the brokers must have lasted so long: reconnecting takes librdkafka a moment
-/// (`reconnect.backoff.ms`, 100 ms).
-pub const HELD_NS: u64 = 500_000_000;
 
 /// A process with a Kafka producer, in which requests wait and the event loop goes on.
 pub struct Scene<'a> {
@@ -41,6 +34,8 @@ pub struct Scene<'a> {
     pub librdkafka: bool,
     /// Local ports of connections that were accepted and not made.
     accepted_on: BTreeSet<u16>,
+    /// From where on a reading counts.
+    pub weights: &'a Thresholds,
     /// Why no more than this can be said.
     pub at_most: Confidence,
     waits_by: Tier,
@@ -60,7 +55,7 @@ pub fn scene<'a>(case: &Case<'a>) -> Result<Scene<'a>, Finding> {
     if !librdkafka && !seen && !told {
         return Err(no_producer(last));
     }
-    let (waiting, waits_by) = requests_waiting(last)?;
+    let (waiting, waits_by) = requests_waiting(last, case.weights)?;
     let unsure = match turning(case) {
         Turning::Turns => false,
         // A loop without a free fd may spin on accept(2): that does not speak against Kafka.
@@ -69,8 +64,9 @@ pub fn scene<'a>(case: &Case<'a>) -> Result<Scene<'a>, Finding> {
         }
         Turning::Stuck(_) | Turning::Unclear(_) => true,
     };
-    let mut scene =
-        Scene { last, waiting, librdkafka, accepted_on, at_most: Confidence::Certain, waits_by };
+    let weights = case.weights;
+    let at_most = Confidence::Certain;
+    let mut scene = Scene { last, waiting, librdkafka, accepted_on, weights, at_most, waits_by };
     // Requests may as well wait for another that owes an answer.
     if unsure || scene.others_owe() {
         scene.at_most = Confidence::Likely;
@@ -106,16 +102,17 @@ impl Scene<'_> {
 
     /// Whether one that is no broker owes an answer as well.
     pub fn others_owe(&self) -> bool {
+        let owed_ms_min = self.weights.kafka_owed_ms_min;
         let mut all = self.last.all_peers().iter();
         all.any(|peer| {
             let is_other = !peer.kafka && !self.accepted_on.contains(&peer.raw.local_port);
-            is_other && (owed_ms(peer) >= Some(OWED_MS_MIN) || is_connecting(peer))
+            is_other && (owed_ms(peer) >= Some(owed_ms_min) || is_connecting(peer))
         })
     }
 
     /// The requests that wait, as evidence.
     pub fn waiting_evidence(&self, case: &Case<'_>) -> Evidence {
-        let waits = |model: &Model| match requests_waiting(model) {
+        let waits = |model: &Model| match requests_waiting(model, self.weights) {
             Ok(_) => Some(true),
             Err(Finding::Excluded(_)) => Some(false),
             Err(_) => None,
@@ -155,7 +152,7 @@ fn no_producer(last: &Model) -> Finding {
 }
 
 /// Requests that the server has read and not answered, and how that is known.
-fn requests_waiting(model: &Model) -> Result<(u64, Tier), Finding> {
+fn requests_waiting(model: &Model, set: &Thresholds) -> Result<(u64, Tier), Finding> {
     let page = model.app.got().map(|app| &app.raw);
     let by_page = page.map(|page| page.requests.saturating_sub(page.responses));
     if let Some(waiting) = by_page.filter(|waiting| *waiting > 0) {
@@ -172,7 +169,7 @@ fn requests_waiting(model: &Model) -> Result<(u64, Tier), Finding> {
     let mut by_answers = None;
     for answers in answers.filter_map(|served| served.raw.answers) {
         let (waiting, oldest_ms) = crate::model::answers::waiting(&answers);
-        let waits_long = oldest_ms.is_none_or(|ms| ms >= WAITS_MS_MIN);
+        let waits_long = oldest_ms.is_none_or(|ms| ms >= set.request_waits_ms_min);
         let read = waiting.saturating_sub(answers.awaiting_unread);
         let waiting = if waits_long { u64::from(read) } else { 0 };
         by_answers = Some(by_answers.unwrap_or(0_u64).saturating_add(waiting));
@@ -237,8 +234,10 @@ pub fn beat_age_ms(model: &Model) -> Option<f64> {
     Some(model.at_ns.saturating_sub(beat_ns) as f64 / 1e6)
 }
 
-/// A beat is due twenty times a second; while the thread hands over deliveries it comes later.
-pub const BEAT_STALE_MS: f64 = 1_000.0;
+/// Whether the thread that polls has not beaten for longer than handing over deliveries takes.
+pub fn is_beat_stale(case: &Case<'_>, age_ms: f64) -> bool {
+    age_ms >= case.weights.kafka_beat_stale_ms as f64
+}
 
 /// The Kafka trouble that was there before `at_ns`, as evidence: then what began at that instant (no
 /// fd left, a full accept queue) came of it.
@@ -273,5 +272,6 @@ pub fn held(case: &Case<'_>, holds: impl Fn(&Model) -> Option<bool>) -> Option<u
     let last_ns = case.last()?.at_ns;
     let since = case.history.iter().filter(|model| model.at_ns >= since_ns);
     let ticks = since.filter(|model| holds(model) == Some(true)).count();
-    (last_ns.saturating_sub(since_ns) >= HELD_NS && ticks >= TICKS_MIN).then_some(since_ns)
+    let held_ms = last_ns.saturating_sub(since_ns) / 1_000_000;
+    (held_ms >= case.weights.kafka_held_ms && ticks >= TICKS_MIN).then_some(since_ns)
 }

@@ -10,7 +10,7 @@ use stallscope_probes::Reading;
 
 use super::case::{Case, number, syscall_words, word};
 use super::kafka::{
-    BEAT_STALE_MS, Scene, beat_age_ms, is_established, is_held_back, is_silent, owed_ms, poller,
+    Scene, beat_age_ms, is_beat_stale, is_established, is_held_back, is_silent, owed_ms, poller,
     scene,
 };
 use super::outside::{counted, ends};
@@ -25,9 +25,6 @@ pub(super) const NEXT: &[&str] = &[
     "Delivery callbacks must return at once: whatever they wait for holds up all the reports behind them.",
     "A restart clears it if the polling thread had ended, and it comes back with its reason.",
 ];
-
-/// rust-rdkafka's thread polls with a timeout of 100 ms, so it wakes ten times a second.
-const POLLS_PER_S_MIN: f64 = 1.0;
 
 /// How it is known that nobody polls.
 struct Unpolled {
@@ -84,7 +81,7 @@ fn unwell(brokers: &[&PeerModel]) -> Option<String> {
 fn by_page(case: &Case<'_>, scene: &Scene<'_>) -> Result<Option<Unpolled>, Finding> {
     let Some(app) = scene.last.app.got() else { return Ok(None) };
     if let Some(age_ms) = beat_age_ms(scene.last) {
-        if age_ms < BEAT_STALE_MS {
+        if !is_beat_stale(case, age_ms) {
             return Err(Finding::Excluded(format!(
                 "The thread that polls the producer does so: its last beat is {age_ms:.0} ms old."
             )));
@@ -135,15 +132,15 @@ fn by_threads(case: &Case<'_>, scene: &Scene<'_>) -> Result<Unpolled, Finding> {
             confidence: if was_there { Confidence::Likely } else { Confidence::Possible },
         });
     };
+    let per_s_min = case.weights.kafka_polls_per_s_min;
     match switches {
-        Reading::Got(per_s) if per_s >= POLLS_PER_S_MIN => Err(Finding::Excluded(format!(
+        Reading::Got(per_s) if per_s >= per_s_min => Err(Finding::Excluded(format!(
             "Thread {tid} polls the producer: it wakes {per_s:.0} times a second."
         ))),
         Reading::Got(_) => {
             let thread = scene.last.thread(tid);
             let call = thread.and_then(syscall_words).unwrap_or_else(|| String::from("asleep"));
-            let still =
-                |model: &Model| Some(*model.thread(tid)?.switches_per_s.got()? < POLLS_PER_S_MIN);
+            let still = |model: &Model| Some(*model.thread(tid)?.switches_per_s.got()? < per_s_min);
             Ok(Unpolled {
                 first: word(
                     Tier::Threads,

@@ -9,7 +9,7 @@
 use stallscope_probes::sample::HeartbeatRaw;
 
 use super::case::{Case, number};
-use super::kafka::{self, BEAT_STALE_MS, beat_age_ms, is_held_back, is_silent, owed_ms, scene};
+use super::kafka::{self, beat_age_ms, is_beat_stale, is_held_back, is_silent, owed_ms, scene};
 use super::outside::{counted, ends};
 use super::verdict::Confidence;
 use super::{Account, Finding};
@@ -60,7 +60,7 @@ fn examined(case: &Case<'_>) -> Result<Finding, Finding> {
         Err(_) => None,
     };
     let unpolled =
-        beat_age_ms_of(case).is_some_and(|ms| ms >= BEAT_STALE_MS) && brokers_are_well(case);
+        beat_age_ms_of(case).is_some_and(|ms| is_beat_stale(case, ms)) && brokers_are_well(case);
     let sure = if unpolled { Confidence::Possible } else { Confidence::Certain };
     let grew = |model: &Model| Some(page(model)?.queue_full);
     let first_refused = case.history.windows(2).find(

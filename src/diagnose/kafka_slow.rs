@@ -6,10 +6,9 @@
 //! bytes held back with none under way mean that the broker's window is closed: it does not read.
 
 use super::case::{Case, number};
-use super::kafka::{
-    OWED_MS_MIN, Scene, held, is_established, is_held_back, is_silent, owed_ms, scene,
-};
+use super::kafka::{Scene, held, is_established, is_held_back, is_silent, owed_ms, scene};
 use super::outside::counted;
+use super::thresholds::Thresholds;
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding};
 use crate::model::tiers::Tier;
@@ -22,23 +21,18 @@ pub(super) const NEXT: &[&str] = &[
     "A restart of this server does not help: it would find the same broker.",
 ];
 
-/// Owed for so long, with requests that wait: no ordinary answer takes that.
-const OWED_SURE_MS_MIN: u32 = 1_000;
-
-/// A round trip this long is a slow broker or a slow way to it, and no lost segment.
-const FAR_RTT_US_MIN: u32 = 500_000;
-
 /// Whether the broker's kernel has what was sent: until then it may as well be out of reach, which
 /// only the second retransmission tells.
-fn has_it(peer: &PeerModel) -> bool {
+fn has_it(peer: &PeerModel, set: &Thresholds) -> bool {
+    let far_rtt_us_min = set.kafka_far_rtt_ms_min.saturating_mul(1_000);
     peer.raw.info.is_some_and(|info| {
-        info.unacked == 0 || (info.retransmits == 0 && info.rtt_us >= FAR_RTT_US_MIN)
+        info.unacked == 0 || (info.retransmits == 0 && info.rtt_us >= far_rtt_us_min)
     })
 }
 
 /// For how long at least some broker has owed an answer at this tick, ms, and which.
 fn longest<'m>(scene: &Scene<'_>, model: &'m Model) -> Option<(u32, &'m PeerModel)> {
-    let owing = scene.brokers_at(model)?.filter(|peer| has_it(peer));
+    let owing = scene.brokers_at(model)?.filter(|peer| has_it(peer, scene.weights));
     owing.filter_map(|peer| Some((owed_ms(peer)?, peer))).max_by_key(|(ms, _)| *ms)
 }
 
@@ -99,9 +93,6 @@ fn usual_debt_ms(case: &Case<'_>, scene: &Scene<'_>, peer: &PeerModel) -> Option
     debts.max()
 }
 
-/// A debt that is longer by so much than any before it is none by design.
-const USUAL_TIMES_MAX: u32 = 2;
-
 type Found<'a> = ((Evidence, &'a PeerModel), Confidence);
 
 /// The answer that has been owed longest within the last seconds: of a broker that answers late,
@@ -113,14 +104,15 @@ fn owing<'a>(case: &Case<'a>, scene: &Scene<'_>) -> Option<Found<'a>> {
     let owes = |model: &Model| {
         let mut brokers = scene.brokers_at(model)?;
         let other = brokers.find(|other| other.raw.inode == peer.raw.inode)?;
-        has_it(other).then(|| owed_ms(other).is_some())
+        has_it(other, case.weights).then(|| owed_ms(other).is_some())
     };
     let held_ns = held(case, owes);
     let last_ns = case.last()?.at_ns;
     let held_ms = held_ns.map(|since_ns| last_ns.saturating_sub(since_ns) / 1_000_000);
     let held_ms = held_ms.map(|held_ms| u32::try_from(held_ms).unwrap_or(u32::MAX));
     let ms = held_ms.map_or(ms, |held_ms| held_ms.max(ms));
-    if ms < OWED_MS_MIN {
+    let set = case.weights;
+    if ms < set.kafka_owed_ms_min {
         return None;
     }
     let sent_ns = peer.at_ns.saturating_sub(u64::from(owed_ms(peer)?) * 1_000_000);
@@ -129,12 +121,14 @@ fn owing<'a>(case: &Case<'a>, scene: &Scene<'_>) -> Option<Found<'a>> {
     let evidence = number(Tier::Peers, signal, f64::from(ms), "ms", Some(since_ns));
     // Consumers ask for what there is none of yet, and wait by design (`fetch.max.wait.ms`).
     let is_usual = usual_debt_ms(case, scene, peer).is_some_and(|usual| {
-        usual >= OWED_MS_MIN / 2 && ms <= usual.saturating_mul(USUAL_TIMES_MAX)
+        usual >= set.kafka_owed_ms_min / 2 && ms <= usual.saturating_mul(set.kafka_usual_times_max)
     });
-    let sure = match ms {
-        _ if is_usual => Confidence::Possible,
-        OWED_SURE_MS_MIN.. => Confidence::Certain,
-        _ => Confidence::Likely,
+    let sure = if is_usual {
+        Confidence::Possible
+    } else if ms >= set.kafka_owed_certain_ms_min {
+        Confidence::Certain
+    } else {
+        Confidence::Likely
     };
     Some(((evidence, peer), sure))
 }

@@ -34,6 +34,7 @@ mod syn_backlog_full;
 mod taskrun_deferred;
 mod unknown;
 pub mod verdict;
+pub mod thresholds;
 mod workers_blocked;
 
 use std::sync::Arc;
@@ -239,15 +240,15 @@ fn unknowable(case: &Case<'_>) -> Vec<String> {
         // Without a record of it the onset is the first look at it.
         let is_dated = case.history.first().is_some_and(|first| case.onset.at_ns < first.at_ns);
             )
-        } else {
-            String::from(
-                "When it began, and what led to it: it was so when watching began.",
         } else if is_dated {
             String::from(
                 "What led to it: it was so when watching began. Its onset is since when those have waited that wait.",
             )
             )
         });
+        } else {
+            String::from(
+                "When it began, and what led to it: it was so when watching began.",
     }
     unknowable
 }

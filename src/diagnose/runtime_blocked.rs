@@ -24,9 +24,6 @@ pub(super) const NEXT: &[&str] = &[
 
 /// Ticks that must agree.
 const TICKS_MIN: usize = 3;
-/// Share of the ticks in which the thread must be seen blocked: it may wake now and then to look
-/// whether what it waits for has come (librdkafka's flush does so ten times a second).
-const BLOCKED_SHARE_MIN: f64 = 0.9;
 /// A thread put on a CPU this often comes back from its sleep again and again.
 const WAKES_PER_S_MIN: f64 = 5.0;
 
@@ -79,7 +76,9 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     let share = |thread: &ThreadSpan<'_>| thread.blocked as f64 / thread.ticks.max(1) as f64;
     let Some(thread) = threads
         .iter()
-        .filter(|thread| thread.ticks >= TICKS_MIN && share(thread) >= BLOCKED_SHARE_MIN)
+        .filter(|thread| {
+            thread.ticks >= TICKS_MIN && share(thread) >= case.weights.blocked_share_min
+        })
         .max_by(|a, b| share(a).total_cmp(&share(b)))
     else {
         return unclear(&threads);

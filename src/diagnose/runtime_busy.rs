@@ -15,17 +15,10 @@ pub(super) const NEXT: &[&str] = &[
     "It may end by itself: what waits is then answered late. A restart loses it.",
 ];
 
-/// Share of the ticks in which the thread must be seen running.
-const RUNNING_SHARE_MIN: f64 = 0.9;
 /// Clock ticks of CPU time below which user and kernel mode cannot be told apart.
 const TICKS_FEW: u64 = 10;
 /// With so many clock ticks the split is sure.
 const TICKS_SURE: u64 = 40;
-/// A loop that turns spends 3 to 12 % of its time in the kernel (see `sq-not-flushed`), one that
-/// spins on a failing call more; a computation next to nothing.
-const KERNEL_SHARE_MAX: f64 = 0.02;
-/// Beyond this the thread loops in system calls: it may well be its event loop.
-const KERNEL_SHARE_LOOP: f64 = 0.3;
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
     let threads: Vec<ThreadSpan<'_>> = case.runtime();
@@ -45,7 +38,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     }
     let running = |thread: &&ThreadSpan<'_>| {
         thread.ticks >= 3
-            && thread.running as f64 >= RUNNING_SHARE_MIN * thread.ticks as f64
+            && thread.running as f64 >= case.weights.running_share_min * thread.ticks as f64
             && thread.waiting == 0
     };
     let Some(thread) = threads.iter().filter(running).max_by_key(|thread| used(thread)) else {
@@ -99,13 +92,14 @@ fn judge(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Finding {
             "thread {tid} got only {ticks} clock ticks of CPU time since the onset{waited}."
         ));
     }
-    if share > KERNEL_SHARE_LOOP && unreaped.is_none() {
+    if share > case.weights.looping_kernel_share_min && unreaped.is_none() {
         return Finding::Excluded(format!(
             "Thread {tid} spends {:.0} % of its CPU time in the kernel: it goes from call to call and does not compute.",
             share * 100.0
         ));
     }
-    let sure = ticks >= TICKS_SURE && (share <= KERNEL_SHARE_MAX || unreaped.is_some());
+    let computes = share <= case.weights.computing_kernel_share_max;
+    let sure = ticks >= TICKS_SURE && (computes || unreaped.is_some());
     let confidence = if sure { Confidence::Certain } else { Confidence::Likely };
     let since_ns = case.since(|model| {
         let thread = model.thread(tid)?;

@@ -9,6 +9,7 @@ use stallscope_probes::Reading;
 
 use super::case::{Case, number};
 use super::outside::{counted, ends, find, queue_of, sum, tcp_count};
+use super::thresholds::Thresholds;
 use super::verdict::Confidence;
 use super::{Account, Finding};
 use crate::model::tiers::Tier;
@@ -19,12 +20,6 @@ pub(super) const NEXT: &[&str] = &[
     "Turn SYN cookies on (net.ipv4.tcp_syncookies=1), and raise the backlog of listen(2), net.core.somaxconn and net.ipv4.tcp_max_syn_backlog.",
     "Limit SYNs per source in front of the server; lower net.ipv4.tcp_synack_retries so that dead handshakes go sooner.",
 ];
-
-/// So many half-open connections are no ordinary traffic on a listener of any size: a handshake
-/// lasts a round trip.
-const HALF_OPEN_MIN: u32 = 64;
-/// With fewer than these a drop at the socket has another reason (memory, a route, a filter).
-const HALF_OPEN_FEW: u32 = 8;
 
 /// What is known of one served port.
 struct Port<'a> {
@@ -84,7 +79,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         refused: tcp_count(case, |tcp| tcp.req_q_full_drops_new),
         cookies: tcp_count(case, |tcp| tcp.req_q_full_cookies_new),
     };
-    match confidence(&port) {
+    match confidence(&port, case.weights) {
         Ok(confidence) => Finding::Fits(account(case, &port, confidence)),
         Err(because) => Finding::Excluded(because),
     }
@@ -102,19 +97,19 @@ fn was_full<'a>(case: &Case<'_>, listener: &'a ListenerModel) -> Option<(&'a Lis
 }
 
 /// How sure, or why not at all.
-fn confidence(port: &Port<'_>) -> Result<Confidence, String> {
+fn confidence(port: &Port<'_>, set: &Thresholds) -> Result<Confidence, String> {
     let limit = port.listener.and_then(|listener| listener.limit);
     let at_limit = limit.is_some_and(|limit| port.half_open >= limit.max(1));
     let dropped = port.dropped.is_some_and(|dropped| dropped > 0);
     let known = port.refused.is_some() || port.cookies.is_some() || port.dropped.is_some();
     let some = |count: Option<u64>| count.is_some_and(|count| count > 0);
     let refused = some(port.refused) || some(port.cookies);
-    let many = port.half_open >= HALF_OPEN_MIN;
+    let many = port.half_open >= set.half_open_many_min;
     match () {
         () if at_limit && refused => Ok(Confidence::Certain),
         () if (at_limit || many) && dropped => Ok(Confidence::Certain),
         () if many && port.rises && refused => Ok(Confidence::Likely),
-        () if dropped && port.half_open >= HALF_OPEN_FEW => Ok(Confidence::Likely),
+        () if dropped && port.half_open >= set.half_open_few_min => Ok(Confidence::Likely),
         () if at_limit && !known => Ok(Confidence::Possible),
         () => Err(format!(
             "{} handshakes are under way on port {}{}{}.",
@@ -132,7 +127,7 @@ fn confidence(port: &Port<'_>) -> Result<Confidence, String> {
 
 fn account(case: &Case<'_>, port: &Port<'_>, confidence: Confidence) -> Account {
     let Port { number: on, half_open: now, .. } = *port;
-    let least = now.min(HALF_OPEN_MIN);
+    let least = now.min(case.weights.half_open_many_min);
     let since_ns = case.since(|model| half_open(model, on).map(|then| then >= least));
     let limit = port.listener.and_then(|listener| listener.limit);
     let mut evidence = vec![number(

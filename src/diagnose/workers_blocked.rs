@@ -15,6 +15,7 @@ use crate::model::threads::{Doing, doing};
 use crate::model::tiers::Tier;
 
 pub(super) const NEXT: &[&str] = &[
+use crate::model::ThreadModel;
     "Look at what the workers are in (evidence below): a lock held by one of them, a sleep, a synchronous client, a computation.",
     "Move blocking calls to spawn_blocking or a thread of their own; do not hold a std lock across work.",
     "More workers put it off, and do not cure it. A restart clears it until it happens again.",
@@ -22,8 +23,6 @@ pub(super) const NEXT: &[&str] = &[
 
 /// Ticks that must agree.
 const TICKS_MIN: usize = 3;
-/// Share of the ticks in which a worker must be seen away from its loop.
-const AWAY_SHARE_MIN: f64 = 0.9;
 
 pub(super) fn examine(case: &Case<'_>) -> Finding {
     let threads = case.runtime();
@@ -39,7 +38,8 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     }
     let away = |worker: &ThreadSpan<'_>| {
         let away = worker.blocked + worker.running;
-        worker.ticks >= TICKS_MIN && away as f64 >= AWAY_SHARE_MIN * worker.ticks as f64
+        let least = case.weights.away_share_min * worker.ticks as f64;
+        worker.ticks >= TICKS_MIN && away as f64 >= least
     };
     if let Some(worker) = workers.iter().find(|worker| !away(worker)) {
         let absent = worker.last.syscall.absence().filter(|_| worker.blocked == 0);

@@ -11,6 +11,7 @@ use stallscope_probes::sample::{
 };
 use stallscope_probes::{Probe, Reading, Why};
 
+use super::config::Config;
 use super::engine::Engine;
 use super::event::Event;
 use super::world::{Kind, Phase, TICK_NS, World};
@@ -40,14 +41,14 @@ pub(super) fn run(kind: Kind, phase: Phase, before: u64, change: Change) -> Run 
 }
 
 pub(super) fn run_by(
-    thresholds: Thresholds,
+    detect: Thresholds,
     kind: Kind,
     phase: Phase,
     before: u64,
     change: Change,
 ) -> Run {
     let mut world = World::new(kind);
-    let mut engine = Engine::with(100, 100, thresholds);
+    let mut engine = Engine::with(100, 100, Config { detect, ..Config::default() });
     let mut run = Run { onset_ticks: Vec::new(), verdicts: Vec::new(), recovered: 0 };
     // What has been going on before anybody looked has been going on for as long.
     let head_start = BEFORE - before;
@@ -427,7 +428,7 @@ pub(super) fn one_worker_blocked(since: Option<u64>, sample: &mut Sample) {
 
 #[test]
 fn each_cause_is_named_before_and_long_after() {
-    let cases: [(&str, Kind, Phase, Change); 19] = [
+    let cases: [(&str, Kind, Phase, Change); 20] = [
         ("kafka-unreachable", EPOLL, Phase::SlowRequests, kafka_unreachable),
         ("kafka-slow", EPOLL, Phase::SlowRequests, kafka_slow),
         ("kafka-slow", EPOLL, Phase::SlowRequests, kafka_window_closed),

@@ -8,19 +8,21 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::detect::thresholds::Thresholds;
+use crate::{detect, diagnose};
 
 /// A file that is longer is none that somebody wrote for this.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// What can be set.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// When something is a stall, and what is foretold.
-    pub detect: Thresholds,
+    pub detect: detect::thresholds::Thresholds,
+    /// From where on a reading counts as evidence for a cause.
+    pub diagnose: diagnose::thresholds::Thresholds,
 }
 
 /// Why a configuration was refused.
@@ -79,8 +81,44 @@ fn parse(text: &str) -> Result<Config, String> {
         let message = error.message().replace('\n', ", ");
         line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
     })?;
-    config.detect.check()?;
+    config.check()?;
     Ok(config)
+}
+
+impl Config {
+    /// What is wrong with these values, as a sentence.
+    fn check(&self) -> Result<(), String> {
+        self.detect.check()?;
+        self.diagnose.check()
+    }
+}
+
+/// Thresholds as a text by name, so that a recording keeps its meaning when one is added.
+pub mod as_text {
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Config;
+
+    /// Writes them.
+    ///
+    /// # Errors
+    /// Those of `to`.
+    pub fn serialize<S: Serializer>(config: &Config, to: S) -> Result<S::Ok, S::Error> {
+        serde_json::to_string(config).map_err(S::Error::custom)?.serialize(to)
+    }
+
+    /// Reads them; what is not named keeps its default.
+    ///
+    /// # Errors
+    /// When a name is unknown, or a value makes no sense.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Config, D::Error> {
+        let text = String::deserialize(from)?;
+        let config: Config = serde_json::from_str(&text).map_err(D::Error::custom)?;
+        config.check().map_err(D::Error::custom)?;
+        Ok(config)
+    }
 }
 
 #[cfg(test)]
@@ -90,8 +128,13 @@ mod tests {
     #[test]
     fn what_is_named_is_set_and_the_rest_stays() {
         let config = parse("[detect]\naccept_hold_ms = 2000\n").unwrap();
-        let expected = Thresholds { accept_hold_ms: 2_000, ..Thresholds::default() };
-        assert_eq!(config.detect, expected);
+        let mut expected = Config::default();
+        expected.detect.accept_hold_ms = 2_000;
+        assert_eq!(config, expected);
+        let config = parse("[diagnose]\nkafka_owed_ms_min = 3000\n").unwrap();
+        let mut expected = Config::default();
+        expected.diagnose.kafka_owed_ms_min = 3_000;
+        assert_eq!(config, expected);
         assert_eq!(parse("").unwrap(), Config::default());
     }
 
@@ -100,6 +143,8 @@ mod tests {
         for (text, words) in [
             ("[detect]\naccept_hold = 2000\n", "accept_hold"),
             ("[detcet]\n", "detcet"),
+            ("[diagnose]\nkafka_owed = 2000\n", "kafka_owed"),
+            ("[diagnose]\nblocked_share_min = 90.0\n", "between 0.01 and 1"),
             ("[detect]\naccept_hold_ms = \"2s\"\n", "invalid type"),
             ("[detect]\naccept_hold_ms = -1\n", "line 2: invalid value"),
             ("[detect]\nports_full_ratio = 98.0\n", "between 0.01 and 1"),
@@ -107,6 +152,38 @@ mod tests {
         ] {
             let message = parse(text).unwrap_err();
             assert!(message.contains(words), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn every_key_stands_in_the_docs_with_its_default() {
+        let docs = include_str!("../../docs/config.md");
+        let defaults = serde_json::to_value(Config::default()).unwrap();
+        for (section, keys) in defaults.as_object().unwrap() {
+            let table = docs.split(&format!("| key in `[{section}]` |")).nth(1).unwrap();
+            for (key, value) in keys.as_object().unwrap() {
+                let row = format!("| `{key}` | {value} |");
+                assert!(table.contains(&row), "{section}: {row}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_recording_keeps_them_by_name() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Kept(#[serde(with = "as_text")] Config);
+        let mut config = Config::default();
+        config.diagnose.kafka_owed_ms_min = 3_000;
+        let bytes = postcard::to_stdvec(&Kept(config)).unwrap();
+        assert_eq!(postcard::from_bytes::<Kept>(&bytes).unwrap(), Kept(config));
+        let kept = |text: &str| postcard::from_bytes::<Kept>(&postcard::to_stdvec(text).unwrap());
+        // One that was added since has its default.
+        let fewer = kept(r#"{"diagnose": {"kafka_owed_ms_min": 3000}}"#);
+        assert_eq!(fewer.unwrap(), Kept(config));
+        for text in
+            ["", "{\"detekt\": {}}", r#"{"detect": {"accept_hold_ms": 18446744073709551615}}"#]
+        {
+            assert!(kept(text).is_err(), "{text}");
         }
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use stallscope_probes::sample::Sample;
 
+use super::config::Config;
 use super::event::{Event, Step};
 use super::notes::{self, Slowness};
-use crate::detect::thresholds::Thresholds;
 use crate::detect::{Detector, Forecast, Forecaster, Onset, Transition};
 use crate::diagnose::verdict::{Cause, Confidence, Verdict};
 use crate::diagnose::{self, Case};
@@ -24,7 +24,7 @@ const UNKNOWN_PATIENCE_NS: u64 = 1_500_000_000;
 #[derive(Debug)]
 pub struct Engine {
     builder: ModelBuilder,
-    thresholds: Thresholds,
+    config: Config,
     detector: Detector,
     forecaster: Forecaster,
     /// Onsets of late, ns.
@@ -88,18 +88,28 @@ impl Calm {
     }
 }
 
+fn case<'a>(
+    onset: &'a Onset,
+    history: &'a [Arc<Model>],
+    now_ns: u64,
+    config: &'a Config,
+) -> Case<'a> {
+    let (thresholds, weights) = (&config.detect, &config.diagnose);
+    Case { onset, history, now_ns, thresholds, weights }
+}
+
 impl Engine {
     /// For the process `pid`; `ticks_per_s` is `sysconf(_SC_CLK_TCK)` of its machine.
     pub fn new(pid: i32, ticks_per_s: u64) -> Self {
-        Self::with(pid, ticks_per_s, Thresholds::default())
+        Self::with(pid, ticks_per_s, Config::default())
     }
 
     /// The same, with thresholds of the user's own.
-    pub fn with(pid: i32, ticks_per_s: u64, thresholds: Thresholds) -> Self {
+    pub fn with(pid: i32, ticks_per_s: u64, config: Config) -> Self {
         Self {
             builder: ModelBuilder::new(pid, ticks_per_s),
-            thresholds,
-            detector: Detector::new(thresholds),
+            config,
+            detector: Detector::new(config.detect),
             forecaster: Forecaster::default(),
             onsets: VecDeque::new(),
             history: VecDeque::with_capacity(HISTORY_MAX),
@@ -127,7 +137,7 @@ impl Engine {
 
     fn healthy(&mut self) -> Verdict {
         let now_ns = self.history.back().map_or(0, |model| model.at_ns);
-        diagnose::healthy(self.history.make_contiguous(), now_ns)
+        diagnose::healthy(self.history.make_contiguous(), now_ns, &self.config.diagnose)
     }
 
     /// The verdict as things stand: on the present stall, held back or not; healthy without one.
@@ -137,8 +147,7 @@ impl Engine {
             (Some(verdict), _) => verdict.clone(),
             (None, Some(onset)) => {
                 let history = self.history.make_contiguous();
-                let thresholds = &self.thresholds;
-                diagnose::diagnose(&Case { onset: &onset, history, now_ns, thresholds })
+                diagnose::diagnose(&case(&onset, history, now_ns, &self.config))
             }
             (None, None) => self.healthy(),
         }
@@ -158,7 +167,7 @@ impl Engine {
         let before = self.history.iter().rev().nth(1);
         let mut events = before.map_or_else(Vec::new, |before| notes::between(before, &model));
         events.extend(self.slowness.push(&model));
-        let ahead = self.forecaster.push(&model, &self.thresholds);
+        let ahead = self.forecaster.push(&model, &self.config.detect);
         events.extend(ahead.into_iter().map(Event::Forecast));
         match self.detector.push(&model) {
             Some(Transition::Onset(onset)) => {
@@ -223,8 +232,7 @@ impl Engine {
             return None;
         }
         let history = self.history.make_contiguous();
-        let case = Case { onset: &onset, history, now_ns, thresholds: &self.thresholds };
-        let verdict = diagnose::diagnose(&case);
+        let verdict = diagnose::diagnose(&case(&onset, history, now_ns, &self.config));
         let unknown = verdict.cause == Cause::Unknown;
         let patience_over = now_ns.saturating_sub(onset.detected_ns) >= UNKNOWN_PATIENCE_NS;
         let better = match before {

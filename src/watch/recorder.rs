@@ -31,7 +31,7 @@ impl Recorder {
             target: session.target.clone(),
             environment: session.environment.clone(),
             anchor: session.anchor,
-            thresholds: session.thresholds(),
+            config: session.config(),
         };
         let writer = Writer::begin(BufWriter::new(File::create(path)?), header)?;
         Ok(Self { writer, path: path.to_owned(), flushed_ns: now_ns() })

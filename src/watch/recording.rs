@@ -6,14 +6,13 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 use stallscope_probes::sample::Sample;
 
-use crate::detect::thresholds::Thresholds;
-
+use super::config::Config;
 use super::event::{Anchor, EndReason, Environment, ProfileWindow, Target};
 
 /// First bytes of the file.
 pub const MAGIC: &[u8; 8] = b"STALLREC";
 /// Version of the format; another one is refused.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Largest frame: a sample with every list at its bound stays far below.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Largest file; what comes after is not recorded, and the end frame says so.
@@ -42,7 +41,8 @@ pub struct Header {
     /// Wall time.
     pub anchor: Anchor,
     /// By which it was judged, and is again.
-    pub thresholds: Thresholds,
+    #[serde(with = "super::config::as_text")]
+    pub config: Config,
 }
 
 /// Why a recording cannot be written or read.

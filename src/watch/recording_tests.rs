@@ -12,6 +12,8 @@ use super::any_sample::{long, sample};
 use super::*;
 
 fn header() -> Header {
+    let mut config = Config::default();
+    config.detect.accept_hold_ms = 2_000;
     Header {
         target: Target {
             pid: 100,
@@ -32,7 +34,7 @@ fn header() -> Header {
             limits: Vec::new(),
         },
         anchor: Anchor { mono_ns: 1, real_ns: 1_700_000_000_000_000_000 },
-        thresholds: Thresholds { accept_hold_ms: 2_000, ..Thresholds::default() },
+        config,
     }
 }
 
@@ -117,14 +119,14 @@ fn what_is_no_recording_is_refused_in_words() {
     let mut older = bytes_of(header(), &[]);
     older[MAGIC.len()] = 1;
     let mut newer = bytes_of(header(), &[]);
-    newer[MAGIC.len()] = 4;
+    newer[MAGIC.len()] = 5;
     let cases: [(&[u8], &str); 6] = [
         (b"", "this is no stallscope recording"),
         (b"STALL", "this is no stallscope recording"),
         (b"\x7fELF\x02\x01\x01\0\0\0\0\0", "this is no stallscope recording"),
-        (&older, "format version 1; this program reads version 3"),
-        (&newer, "format version 4; this program reads version 3"),
-        (b"STALLREC\x03\0", "no readable header"),
+        (&older, "format version 1; this program reads version 4"),
+        (&newer, "format version 5; this program reads version 4"),
+        (b"STALLREC\x04\0", "no readable header"),
     ];
     for (bytes, words) in cases {
         let error = read(bytes).unwrap_err().to_string();

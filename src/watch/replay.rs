@@ -31,8 +31,7 @@ pub fn load(path: &Path) -> Result<Incident, RecordingError> {
 pub fn read(input: impl Read) -> Result<Incident, RecordingError> {
     let mut reader = Reader::open(input)?;
     let header = reader.header.clone();
-    let mut engine =
-        Engine::with(header.target.pid, header.environment.ticks_per_s, header.thresholds);
+    let mut engine = Engine::with(header.target.pid, header.environment.ticks_per_s, header.config);
     let mut kept = Kept::default();
     let mut profiles: Vec<ProfileWindow> = Vec::new();
     let mut end = EndReason::RecordingEnds;

@@ -9,12 +9,12 @@ use stallscope_probes::{Reading, Why};
 use super::active;
 use super::budget::Budget;
 use super::clock::{anchor, now_ns, thread_cpu_ns};
+use super::config::Config;
 use super::engine::Engine;
 use super::event::{Anchor, EndReason, Environment, Event, ProfileWindow, Step, Target};
 use super::profiles::Profiles;
 use super::sampler::{Due, Sampler};
 use super::target::{self, Selection, TargetError};
-use crate::detect::thresholds::Thresholds;
 use crate::diagnose::verdict::{Confidence, Verdict};
 
 /// How to watch.
@@ -83,7 +83,7 @@ pub struct Session {
     budget: Budget,
     /// Threads of the event loop, as last seen.
     loop_tids: Vec<i32>,
-    thresholds: Thresholds,
+    config: Config,
     interval_ns: u64,
     stalls: u64,
     ticks: u64,
@@ -95,7 +95,7 @@ impl Session {
     /// # Errors
     /// When there is no such process, or it may not be looked at.
     pub fn attach(selection: Selection, pacing: Pacing) -> Result<Self, TargetError> {
-        Self::attach_with(selection, pacing, Thresholds::default())
+        Self::attach_with(selection, pacing, Config::default())
     }
 
     /// The same, with thresholds of the user's own.
@@ -105,7 +105,7 @@ impl Session {
     pub fn attach_with(
         selection: Selection,
         pacing: Pacing,
-        thresholds: Thresholds,
+        config: Config,
     ) -> Result<Self, TargetError> {
         let mut target = target::resolve(selection)?;
         let interval_ns = u64::try_from(pacing.interval.as_nanos()).unwrap_or(u64::MAX);
@@ -113,7 +113,7 @@ impl Session {
         let sampler =
             Sampler::new(target.pid, target.start_time_ticks, selection.port(), pacing.probes);
         target.foreign_netns = sampler.foreign_netns();
-        let engine = Engine::with(target.pid, environment.ticks_per_s, thresholds);
+        let engine = Engine::with(target.pid, environment.ticks_per_s, config);
         let profiles = Profiles::new(target.pid);
         let mut session = Self {
             anchor: anchor(),
@@ -122,7 +122,7 @@ impl Session {
             profiles,
             budget: Budget::new(pacing.budget_ppm, now_ns()),
             loop_tids: Vec::new(),
-            thresholds,
+            config,
             interval_ns,
             stalls: 0,
             ticks: 0,
@@ -132,7 +132,7 @@ impl Session {
         // One look in advance says what is not permitted; the engine does not see it.
         let first = session.sample(now_ns());
         environment.limits = limits(&first);
-        if thresholds != Thresholds::default() {
+        if config != Config::default() {
             environment
                 .limits
                 .push(String::from("thresholds are those of --config, not the defaults"));
@@ -142,8 +142,8 @@ impl Session {
     }
 
     /// By which it is judged.
-    pub const fn thresholds(&self) -> Thresholds {
-        self.thresholds
+    pub const fn config(&self) -> Config {
+        self.config
     }
 
     /// Makes connections of its own from now on, as `plan` says.
