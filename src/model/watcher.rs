@@ -58,6 +58,7 @@ pub const fn probe_name(probe: ProbeId) -> &'static str {
         ProbeId::Cgroup => "cgroup, pressure",
         ProbeId::Tables => "shared tables",
         ProbeId::Epolls => "epoll sets",
+        ProbeId::Clients => "clients, of many sockets",
     }
 }
 

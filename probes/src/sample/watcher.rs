@@ -62,4 +62,6 @@ pub enum ProbeId {
     Tables,
     /// epoll instances.
     Epolls,
+    /// Connections of the served ports, of many sockets.
+    Clients,
 }

@@ -54,7 +54,7 @@ const ASKED_ONE_BY_ONE_MAX: usize = 16;
 
 /// A census of no more sockets than this is cheap: it is taken whole, and with what tells which
 /// connections wait for an answer, always. Of more sockets only the served ones are asked for that, in
-/// a walk of their own; and when those are more, too, on suspicion only.
+/// a walk of their own that comes at its own pace.
 const FEW_SOCKETS_MAX: u32 = 2_000;
 /// With more sockets the served ports alone are looked at on suspicion, but not for longer than this.
 const WHOLE_EVERY_NS: u64 = 2_000 * MS;
@@ -180,8 +180,8 @@ impl Network {
         is_whole
     }
 
-    /// Reads connections and ephemeral ports when that is due; of many sockets on suspicion those of
-    /// the served ports alone, which is cheaper.
+    /// Reads connections and ephemeral ports when that is due; of many sockets the served ports apart,
+    /// which is cheaper and so comes oftener.
     pub(super) fn read_sockets(
         &mut self,
         census: &Reading<fds::Census>,
@@ -190,15 +190,15 @@ impl Network {
     ) {
         let now_ns = crate::watch::now_ns();
         let whole_age_ns = now_ns.saturating_sub(self.whole_ns);
-        let last = self.sockets.got();
-        let look = Look::choose(last, whole_age_ns, ask.suspicious);
-        let is_pressing = is_pressed(last) && whole_age_ns >= PRESSED_EVERY_NS;
-        // A stall that is older than the watch shows when a few censuses have been compared.
-        let is_new = self.asked_answers < FIRST_CENSUSES && look == Look::Whole { answers: true };
-        let hurried = Ask { suspicious: ask.suspicious || is_pressing || is_new, ..ask };
-        if !paces.is_due(ProbeId::Connections, hurried) {
-            return;
-        }
+        let is_new = self.asked_answers < FIRST_CENSUSES;
+        let tells_answers = matches!(self.from, Source::Diag(_));
+        let is_due = |probe, suspicious| {
+            // The text has no `tcp_info`: without suspicion a walk of its own would be for nothing.
+            let is_of_use = probe != ProbeId::Clients || tells_answers || ask.suspicious;
+            is_of_use && paces.is_due(probe, Ask { suspicious, ..ask })
+        };
+        let when = When { suspicious: ask.suspicious, whole_age_ns, is_new };
+        let Some(look) = Look::choose(self.sockets.got(), when, is_due) else { return };
         let range = match &self.range {
             Reading::Got(range) => *range,
             Reading::Absent(absence) => {
@@ -206,39 +206,36 @@ impl Network {
                 return;
             }
         };
-        if look.is_whole() {
-            self.whole_ns = now_ns;
-        }
         let ports = self.served_ports();
         let own_inodes = census.got().map(|census| &census.socket_inodes);
         let answers = look == Look::Whole { answers: true };
-        self.asked_answers = self.asked_answers.saturating_add(u8::from(answers));
         let wanted = Wanted { own_inodes, answers, ..Wanted::new(&ports, range) };
         let reader = Reader { source: &self.from, proc_root: &self.proc_root, pid: self.pid };
-        let before = &self.sockets.reading;
         let (tracker, followed) = (&mut self.tracker, &mut self.followed);
-        let sockets = paces.read(ProbeId::Connections, ask, || {
-            let mut found = if look.is_whole() {
+        if look.is_whole() {
+            self.whole_ns = now_ns;
+            self.sockets = paces.read(ProbeId::Connections, ask, || {
                 reader.connections(&wanted).map(|whole| {
                     if wanted.own_inodes.is_some() {
                         followed.found(&whole);
                     }
                     tracker.update(whole)
                 })
-            } else {
-                before.clone()
-            };
-            let again = look == Look::WholeAndServed && reader.tells_answers();
-            if look == Look::Served || again {
-                let asking = Wanted { answers: true, ..wanted };
-                found = found.and_then(|before| {
+            });
+        }
+        let again = look == Look::WholeAndServed && tells_answers;
+        if look == Look::Served || again {
+            let asking = Wanted { answers: true, ..wanted };
+            let before = &self.sockets.reading;
+            self.sockets = paces.read(ProbeId::Clients, ask, || {
+                before.clone().and_then(|before| {
                     let alive = reader.connections_alive(&asking);
                     alive.map(|alive| tracker.update_alive(alive, &before))
-                });
-            }
-            found
-        });
-        self.sockets = sockets;
+                })
+            });
+        }
+        let were_asked = answers || again || look == Look::Served;
+        self.asked_answers = self.asked_answers.saturating_add(u8::from(were_asked));
     }
 
     /// The inodes of the target's listeners, as far as it is known which are its own.
@@ -293,11 +290,6 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The text has no `tcp_info`: a second walk for it would be for nothing.
-    const fn tells_answers(&self) -> bool {
-        matches!(self.source, Source::Diag(_))
-    }
-
     fn connections(&self, wanted: &Wanted<'_>) -> Reading<sockets::Census> {
         match self.source {
             Source::Diag(diag) => diag.as_ref().and_then(|diag| diag.connections(wanted)),
@@ -325,32 +317,49 @@ enum Look {
     Served,
 }
 
+/// What a look depends on beside the last one.
+#[derive(Debug, Clone, Copy)]
+struct When {
+    suspicious: bool,
+    /// Since the last whole census.
+    whole_age_ns: u64,
+    /// Whether hardly any census has told who waits yet: a stall that is older than the watch shows
+    /// when a few have been compared.
+    is_new: bool,
+}
+
 impl Look {
-    fn choose(last: Option<&SocketsRaw>, whole_age_ns: u64, suspicious: bool) -> Self {
-        let small = |count: fn(&SocketsRaw) -> u32| {
-            last.is_some_and(|raw| !raw.truncated && count(raw) <= FEW_SOCKETS_MAX)
+    /// `is_due` tells whether a probe is due, given whether that is urgent.
+    fn choose(
+        last: Option<&SocketsRaw>,
+        when: When,
+        is_due: impl Fn(ProbeId, bool) -> bool,
+    ) -> Option<Self> {
+        let When { suspicious, whole_age_ns, is_new } = when;
+        let is_pressing = is_pressed(last) && whole_age_ns >= PRESSED_EVERY_NS;
+        let Some(last) = last else {
+            return is_due(ProbeId::Connections, suspicious)
+                .then_some(Self::Whole { answers: false });
         };
-        if small(|raw| raw.total) {
-            return Self::Whole { answers: true };
+        if !last.truncated && last.total <= FEW_SOCKETS_MAX {
+            let is_due = is_due(ProbeId::Connections, suspicious || is_new || is_pressing);
+            return is_due.then_some(Self::Whole { answers: true });
         }
-        let old = last.is_none() || whole_age_ns >= WHOLE_EVERY_NS;
-        let whole = !suspicious || old || is_pressed(last);
-        match (whole, suspicious || small(served)) {
-            (true, true) => Self::WholeAndServed,
-            (true, false) => Self::Whole { answers: false },
-            (false, _) => Self::Served,
+        let is_old = whole_age_ns >= WHOLE_EVERY_NS;
+        let is_urgent = (suspicious && is_old) || is_pressing;
+        let whole = (!suspicious || is_urgent) && is_due(ProbeId::Connections, is_urgent);
+        let served = is_due(ProbeId::Clients, suspicious || is_new);
+        match (whole, served) {
+            (true, true) => Some(Self::WholeAndServed),
+            (true, false) => Some(Self::Whole { answers: false }),
+            (false, true) => Some(Self::Served),
+            (false, false) => None,
         }
     }
 
     const fn is_whole(self) -> bool {
         matches!(self, Self::Whole { .. } | Self::WholeAndServed)
     }
-}
-
-/// Connections to the served ports.
-fn served(raw: &SocketsRaw) -> u32 {
-    let all = raw.served.iter();
-    all.fold(0, |sum, port| sum.saturating_add(port.accepted_open).saturating_add(port.queued))
 }
 
 /// Whether one destination uses most of the ephemeral ports.
@@ -405,7 +414,7 @@ fn own_first(
 
 #[cfg(test)]
 mod tests {
-    use stallscope_probes::sample::{PortsRaw, ServedRaw};
+    use stallscope_probes::sample::PortsRaw;
 
     use super::*;
 
@@ -480,31 +489,48 @@ mod tests {
         SocketsRaw { served: Vec::new(), ports, total, truncated }
     }
 
+    /// The last one, when, what is due in its own time, what is due when it is urgent, which census.
+    type Row<'a> = (Option<&'a SocketsRaw>, When, &'a [ProbeId], &'a [ProbeId], Option<Look>);
+
     #[test]
-    fn the_census_by_what_the_last_one_found() {
+    fn the_census_by_what_the_last_one_found_and_what_is_due() {
+        use ProbeId::{Clients, Connections};
         let (few, many) = (sockets(FEW_SOCKETS_MAX, 0, false), sockets(2_001, 0, false));
         let (pressed, cut) = (sockets(9_000, 71, false), sockets(9, 0, true));
-        let busy = ServedRaw { accepted_open: 2_000, queued: 1, ..ServedRaw::default() };
-        let crowded = SocketsRaw { served: vec![busy], ..many.clone() };
-        let (calm, suspicious) = (false, true);
-        let (with, without) = (Look::Whole { answers: true }, Look::Whole { answers: false });
-        // The last one, since the last whole one, suspicion.
-        let cases = [
-            (None, 0, calm, without),
-            (None, 0, suspicious, Look::WholeAndServed),
-            (Some(&few), 0, calm, with),
-            (Some(&few), 0, suspicious, with),
-            (Some(&many), 0, calm, Look::WholeAndServed),
-            (Some(&many), 0, suspicious, Look::Served),
-            (Some(&many), WHOLE_EVERY_NS, suspicious, Look::WholeAndServed),
-            (Some(&crowded), 0, calm, without),
-            (Some(&crowded), 0, suspicious, Look::Served),
-            (Some(&cut), 0, calm, without),
-            (Some(&pressed), 0, calm, Look::WholeAndServed),
-            (Some(&pressed), 0, suspicious, Look::WholeAndServed),
+        let when = |suspicious, whole_age_ns, is_new| When { suspicious, whole_age_ns, is_new };
+        let (calm, suspicious) = (when(false, 0, false), when(true, 0, false));
+        let new = when(false, 0, true);
+        let aged = |when: When| When { whole_age_ns: WHOLE_EVERY_NS, ..when };
+        let both: &[ProbeId] = &[Connections, Clients];
+        let with = Some(Look::Whole { answers: true });
+        let without = Some(Look::Whole { answers: false });
+        let (two, served) = (Some(Look::WholeAndServed), Some(Look::Served));
+        let cases: &[Row<'_>] = &[
+            (None, calm, both, both, without),
+            (None, suspicious, both, both, without),
+            (Some(&few), calm, both, both, with),
+            (Some(&few), calm, &[Clients], both, None),
+            (Some(&few), new, &[], both, with),
+            (Some(&few), suspicious, &[], both, with),
+            (Some(&few), suspicious, &[], &[], None),
+            (Some(&many), calm, both, both, two),
+            (Some(&many), calm, &[Connections], both, without),
+            (Some(&many), calm, &[Clients], both, served),
+            (Some(&many), calm, &[], both, None),
+            (Some(&many), new, &[], both, served),
+            (Some(&many), suspicious, both, both, served),
+            (Some(&many), aged(suspicious), &[], both, two),
+            (Some(&many), aged(suspicious), &[], &[Clients], served),
+            (Some(&cut), calm, both, both, two),
+            (Some(&pressed), calm, &[], both, None),
+            (Some(&pressed), aged(calm), &[], both, without),
+            (Some(&pressed), aged(suspicious), &[], both, two),
         ];
-        for (at, (last, age_ns, suspicious, expected)) in cases.into_iter().enumerate() {
-            assert_eq!(Look::choose(last, age_ns, suspicious), expected, "case {at}");
+        for (at, (last, when, due, due_if_urgent, expected)) in cases.iter().enumerate() {
+            let is_due = |probe: ProbeId, is_urgent| {
+                due.contains(&probe) || (is_urgent && due_if_urgent.contains(&probe))
+            };
+            assert_eq!(Look::choose(*last, *when, is_due), *expected, "case {at}");
         }
         assert!(is_pressed(Some(&pressed)) && !is_pressed(None));
         assert!(!is_pressed(Some(&sockets(9_000, 70, false))));
