@@ -309,7 +309,10 @@ impl Detector {
     fn full_looks(&self, now: &Model, looks: &mut Vec<(Subject, Look)>) {
         let overflowing = self.rises.overflowing(now.at_ns);
         for listener in now.own_listeners() {
-            let dropping = self.rises.dropping(listener.inode, now.at_ns);
+            let subject = Subject::Overflow(listener.inode);
+            let is_stalled = self.tracks.get(&subject).is_some_and(Track::is_stalled);
+            let dropping = self.rises.dropping(listener.inode, now.at_ns)
+                || (is_stalled && self.rises.may_drop_again(listener.inode, now.at_ns));
             let look = looks::overflow(listener, dropping, overflowing, now);
             looks.extend(look.map(|look| (subject, look)));
         }

@@ -244,6 +244,13 @@ impl Rises {
     }
 
     /// Whether handshakes were dropped of late.
+    /// Whether clients that were dropped at this listener may be about to try again: after one second,
+    /// three, and seven, and those that were dropped together come together.
+    pub(super) fn may_drop_again(&self, inode: u32, now_ns: u64) -> bool {
+        let dropped_ns = self.drops.get(&inode);
+        dropped_ns.is_some_and(|at_ns| now_ns.saturating_sub(*at_ns) <= TRIED_AGAIN_NS)
+    }
+
     pub(super) fn dropping_handshakes(&self, now_ns: u64) -> bool {
         recent(self.handshakes_ns, now_ns)
     }
@@ -267,7 +274,9 @@ impl Rises {
     }
 }
 
-const UNTRACKED_APART_NS: u64 = 5_000_000_000;
+/// Longer than the pauses that a client makes before its second and its third try (`TCP_TIMEOUT_INIT`,
+/// doubled each time).
+const TRIED_AGAIN_NS: u64 = 5_000_000_000;
 
 /// Whether clients are turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
