@@ -37,6 +37,13 @@ pub(super) fn sharpen(
         stalled.within_ns = within_ns;
         return stalled;
     }
+    if let (Subject::Conntrack, false, Some((at_ns, within_ns))) =
+        (subject, stalled.before_watch, rises.untracked_from())
+    {
+        // The table may be full for long before anybody is turned away, and is not read at every tick.
+        stalled.at_ns = at_ns;
+        stalled.within_ns = within_ns;
+    }
     let was_so_at_first =
         stalled.before_watch || stalled.at_ns <= first_ns.saturating_add(subject.first_look_ns());
     // Clients that were dropped come again after a second: that none was at the first look says
@@ -72,7 +79,7 @@ pub(super) fn sharpen(
     }
     let sign = match subject {
         Subject::Unread(_) => signs.loop_stopped(),
-        Subject::Accept(_) => signs.last_fd_change,
+        Subject::Accept(_) | Subject::Conntrack => signs.last_fd_change,
         Subject::Ports => signs.last_port_taken,
         _ => None,
     };

@@ -172,6 +172,9 @@ pub(super) struct Rises {
     /// rose.
     untracked: Option<u64>,
     untracked_ns: Option<u64>,
+    /// Between which looks it began to rise.
+    untracked_from: Option<(u64, u64)>,
+    tables_at_ns: u64,
     /// When resets were last seen to be sent, and when before that.
     resets_ns: Option<(u64, Option<u64>)>,
     /// Since when the cgroup has been throttled, without a break: the tick before, and the first.
@@ -209,8 +212,12 @@ impl Rises {
         if let Some(table) = now.tables.got().and_then(|tables| tables.conntrack.got()) {
             let before = self.untracked.replace(table.drops);
             if before.is_some_and(|before| table.drops > before) {
+                if !self.untracked(now.at_ns) {
+                    self.untracked_from = Some((self.tables_at_ns, now.tables_at_ns));
+                }
                 self.untracked_ns = Some(now.at_ns);
             }
+            self.tables_at_ns = now.tables_at_ns;
         }
         let Some(tcp) = now.tcp.got() else { return };
         // Answered with a cookie, a client is let in all the same.
@@ -263,7 +270,14 @@ impl Rises {
     /// Whether connections were dropped of late because none further can be tracked. Clients that get
     /// no answer try again after one second, three, and seven.
     pub(super) fn untracked(&self, now_ns: u64) -> bool {
-        self.untracked_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) <= UNTRACKED_APART_NS)
+        self.untracked_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) <= TRIED_AGAIN_NS)
+    }
+
+    /// When connections began to be dropped for that, and half the uncertainty.
+    pub(super) fn untracked_from(&self) -> Option<(u64, u64)> {
+        let (before_ns, first_ns) = self.untracked_from?;
+        let half_ns = first_ns.saturating_sub(before_ns) / 2;
+        Some((before_ns.saturating_add(half_ns), half_ns))
     }
 
     /// Whether resets were sent of late: once, which may be anybody's, or again and again.

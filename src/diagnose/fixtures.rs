@@ -219,6 +219,7 @@ fn watcher() -> WatcherModel {
         rss_bytes: None,
         open_fds: None,
         interval_ms: 100.0,
+        tables_at_ns: now_ns,
         interval_asked_ms: 100.0,
         budget_ratio: 0.0,
         ticks_missed: 0,

@@ -95,6 +95,7 @@ impl ModelBuilder {
             cgroup: self.resources.cgroup(&sample.cgroup),
             pressure: self.resources.pressure(&sample.pressure),
             tables: sample.tables.reading.clone(),
+            tables_at_ns: sample.tables.end_ns,
             epolls: sample
                 .epolls
                 .reading

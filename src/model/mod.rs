@@ -67,6 +67,8 @@ pub struct Model {
     pub pressure: Reading<PressureModel>,
     /// Tables that it shares with others and that can be full.
     pub tables: Reading<TablesRaw>,
+    /// When they were last read, ns: not at every tick.
+    pub tables_at_ns: u64,
     /// Its epoll instances, from the last look at them (on suspicion only).
     pub epolls: Reading<Arc<[EpollRaw]>>,
     /// What a connection of the watcher's own met with.

@@ -505,3 +505,48 @@ fn what_waits_in_the_accept_queue_dates_the_stall_also_for_a_late_watcher() {
         assert!((run.onset_ticks[0] - expected).abs() < 1.0, "{before}: {:?}", run.onset_ticks);
     }
 }
+#[test]
+fn a_pause_between_the_tries_of_clients_in_step_is_no_recovery() {
+    fn in_step(since: Option<u64>, sample: &mut Sample) {
+        let Some(ticks) = since else { return };
+        // Tries after nought, one, two and six seconds.
+        let waves = 1 + [20, 40, 120].into_iter().filter(|at| ticks >= *at).count();
+        listeners(sample, |listeners| {
+            listeners[0].limit = Some(8);
+            listeners[0].queued = if ticks > 60 { 0 } else { 9 };
+            listeners[0].drops = Some(30 * u32::try_from(waves).unwrap());
+        });
+    }
+    let run = run(EPOLL, Phase::Saturated, BEFORE, in_step);
+    assert_eq!((run.onset_ticks.len(), run.recovered), (1, 0), "{:?}", run.onset_ticks);
+}
+
+#[test]
+fn a_table_that_is_read_seldom_dates_the_stall_no_finer_than_that() {
+    /// Ticks from the fault to the first read that shows it; the one before was just before it.
+    const READ_AFTER: u64 = 12;
+    fn seldom(since: Option<u64>, sample: &mut Sample) {
+        match since.filter(|ticks| *ticks < READ_AFTER) {
+            Some(ticks) => {
+                conntrack(None, sample);
+                sample.tables.end_ns -= (ticks + 1) * TICK_NS;
+            }
+            None => conntrack(since, sample),
+        }
+    }
+    /// The last client that came in took an fd.
+    fn last_accept(since: Option<u64>, sample: &mut Sample) {
+        seldom(since, sample);
+        if let (Reading::Got(fds), Some(_)) = (&mut sample.fds.reading, since) {
+            fds.open += 1;
+        }
+    }
+    for (change, earliest, latest) in
+        [(seldom as Change, 4.0, 7.0), (last_accept as Change, -1.0, 0.5)]
+    {
+        let run = run(EPOLL, Phase::Idle, BEFORE, change);
+        let ticks = run.onset_ticks[0] - BEFORE as f64;
+        assert!((earliest..=latest).contains(&ticks), "{ticks}");
+    }
+}
+

@@ -208,6 +208,7 @@ pub fn model(seq: u64, state: &State) -> Arc<Model> {
         }),
         pressure: pressure(state),
         tables: Reading::absent(Why::NotSampled, "not read yet"),
+        tables_at_ns: 0,
         epolls: Reading::absent(Why::NotSampled, "not read yet"),
         active: Reading::absent(Why::Unsupported, "not asked for"),
         watcher: watcher(seq),
