@@ -11,7 +11,7 @@ use super::listening::Listening;
 use super::looks::{self, AcceptSigns, Producer, Side};
 use super::onset;
 use super::patience::{Crowd, Patience};
-use super::signs::{BLOCKED_TICKS_SUSPICIOUS, Rises, Signs};
+use super::signs::{BLOCKED_TICKS_SUSPICIOUS, Refusing, Rises, Signs};
 use super::subject::Subject;
 use super::thresholds::Thresholds;
 use super::track::{Look, Progress, Stalled, Track};
@@ -320,6 +320,8 @@ impl Detector {
             || now.own_listeners().any(|one| self.rises.dropping(one.inode, now.at_ns));
         let handshakes = handshakes && !overflowing;
         looks.extend(looks::syn(handshakes, now).map(|look| (Subject::Handshakes, look)));
+        let refusing = self.rises.refusing(now.at_ns) == Some(Refusing::Repeatedly);
+        looks.extend(looks::no_fd(now, refusing).map(|look| (Subject::NoFd, look)));
         let set = &self.thresholds;
         looks.extend(
             looks::conntrack(now, self.rises.untracked(now.at_ns), set)

@@ -34,6 +34,8 @@ pub(super) enum Subject {
     Gone(u16),
     /// Handshakes under way.
     Handshakes,
+    /// The limit of fds, where new connections are reset.
+    NoFd,
     /// The connection tracking table.
     Conntrack,
     /// Ephemeral ports.
@@ -55,7 +57,9 @@ impl Subject {
                 StallKind::Answers
             }
             Self::Gone(_) => StallKind::Listener,
-            Self::Overflow(_) | Self::Handshakes | Self::Conntrack | Self::Ports => StallKind::Full,
+            Self::Overflow(_) | Self::Handshakes | Self::NoFd | Self::Conntrack | Self::Ports => {
+                StallKind::Full
+            }
             Self::Throttled => StallKind::Throttled,
         }
     }
@@ -89,7 +93,7 @@ impl Subject {
             Self::Overflow(_) => set.overflow_hold_ms,
             Self::Gone(_) => set.listener_gone_hold_ms,
             Self::Handshakes => set.syn_hold_ms,
-            Self::Conntrack | Self::Ports | Self::Probe => set.full_hold_ms,
+            Self::NoFd | Self::Conntrack | Self::Ports | Self::Probe => set.full_hold_ms,
             Self::Throttled => set.throttled_hold_ms,
         }
     }

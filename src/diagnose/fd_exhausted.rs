@@ -7,7 +7,7 @@
 use stallscope_probes::Reading;
 
 use super::case::{Case, RingSpan, ThreadSpan, number, word};
-use super::outside::TICKS_MIN;
+use super::outside::{TICKS_MIN, tcp_count};
 use super::verdict::{Confidence, Evidence};
 use super::{Account, Finding, kafka};
 use crate::model::Model;
@@ -73,7 +73,8 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         return Finding::Excluded(format!("{} of {limit} fds are open: there is room.", fds.open));
     }
     let waits = case.queue_evidence();
-    if waits.is_none() && refused.is_none() {
+    let resets = resets(case).filter(|_| mostly_full);
+    if waits.is_none() && refused.is_none() && resets.is_none() {
         return Finding::Excluded(format!(
             "{} of {limit} fds are open, but no connection waits to be accepted.",
             fds.open
@@ -85,7 +86,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     let asleep = refused.is_none() && sleeps_on(case);
     let confidence = if before.is_some() || asleep {
         Confidence::Possible
-    } else if mostly_full {
+    } else if mostly_full && (waits.is_some() || refused.is_some()) {
         Confidence::Certain
     } else {
         Confidence::Likely
@@ -100,6 +101,7 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     evidence.extend(before);
     evidence.extend(waits);
     evidence.extend(refused);
+    evidence.extend(resets);
     evidence.extend(close_wait(last));
     evidence.extend(kinds(last));
     Finding::Fits(Account {
@@ -111,6 +113,17 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
         evidence,
     })
 }
+
+/// Resets sent again and again while nobody waits to be accepted: whoever is taken in with an fd kept
+/// in reserve is closed at once. Of the whole network namespace, so they may be another's.
+fn resets(case: &Case<'_>) -> Option<Evidence> {
+    let count = tcp_count(case, |tcp| tcp.out_rsts_new).filter(|count| *count >= RESETS_MIN)?;
+    let signal = "resets sent in the network namespace, within the last seconds";
+    Some(number(Tier::Counters, signal, count as f64, "resets", None))
+}
+
+/// One reset may be anybody's.
+const RESETS_MIN: u64 = 2;
 
 /// A thread that backs off after a refused accept wakes at least so often to try again.
 const WAKES_PER_S_MIN: f64 = 5.0;

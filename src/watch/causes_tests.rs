@@ -256,6 +256,26 @@ pub(super) fn listener_gone(since: Option<u64>, sample: &mut Sample) {
     }
 }
 
+/// No fd is left, and who comes is taken with one kept in reserve and closed at once.
+pub(super) fn turned_away(since: Option<u64>, sample: &mut Sample) {
+    at_the_limit(since, sample);
+    resets(since, sample);
+}
+
+pub(super) fn at_the_limit(since: Option<u64>, sample: &mut Sample) {
+    if let (Some(_), Reading::Got(fds)) = (since, &mut sample.fds.reading)
+        && let Reading::Got(limit) = &fds.limit
+    {
+        fds.open = limit.soft.unwrap();
+    }
+}
+
+pub(super) fn resets(since: Option<u64>, sample: &mut Sample) {
+    if let Reading::Got(tcp) = &mut sample.tcp.reading {
+        tcp.out_rsts = Some(since.map_or(0, |ticks| ticks * 3));
+    }
+}
+
 pub(super) fn sibling(since: Option<u64>, sample: &mut Sample) {
     let Some(ticks) = since else { return };
     listeners(sample, |listeners| {
@@ -435,6 +455,7 @@ fn each_cause_is_named_before_and_long_after() {
         ("kafka-not-polled", EPOLL, Phase::SlowRequests, kafka_not_polled),
         ("kafka-queue-full", PAGE, Phase::SlowRequests, queue_full),
         ("listener-gone", EPOLL, Phase::Unlistening, listener_gone),
+        ("fd-exhausted", EPOLL, Phase::Busy, turned_away),
         ("reuseport-sibling", EPOLL, Phase::Busy, sibling),
         ("accept-queue-overflow", EPOLL, Phase::Saturated, overflow),
         ("syn-backlog-full", EPOLL, Phase::Busy, syn),

@@ -6,9 +6,9 @@ use stallscope_probes::Reading;
 use stallscope_probes::sample::{Sample, TcpState};
 
 use super::causes_tests::{
-    BEFORE, Change, EPOLL, FINE, RING, answered, broker, burst, conntrack, kafka_slow, leaked,
-    listener_gone, listeners, ms_of, one_worker_blocked, ports, run, run_by, served, syn,
-    unanswered, with_producer,
+    BEFORE, Change, EPOLL, FINE, RING, answered, at_the_limit, broker, burst, conntrack,
+    kafka_slow, leaked, listener_gone, listeners, ms_of, one_worker_blocked, ports, resets, run,
+    run_by, served, syn, unanswered, with_producer,
 };
 use super::world::{Kind, Phase};
 use crate::detect::thresholds::Thresholds;
@@ -81,7 +81,7 @@ fn what_differs_in_one_thing_is_no_stall() {
     fn blocks_for_moments(_: Option<u64>, sample: &mut Sample) {
         listeners(sample, |listeners| listeners[0].queued = 0);
     }
-    let cases: [(&str, Kind, Phase, Change); 14] = [
+    let cases: [(&str, Kind, Phase, Change); 16] = [
         ("a handler that blocks for moments", EPOLL, Phase::Blocked, blocks_for_moments),
         ("one reset of whomever", EPOLL, Phase::Unlistening, one_reset),
         ("a full table that makes room", EPOLL, Phase::Busy, replacing_entries),
@@ -95,6 +95,8 @@ fn what_differs_in_one_thing_is_no_stall() {
         ("ports to somebody else", EPOLL, Phase::Idle, other_ports),
         ("many accepts in flight", RING, Phase::Idle, several_accepts),
         ("one worker of two blocked", EPOLL, Phase::Busy, one_worker_blocked),
+        ("at its limit of fds", EPOLL, Phase::Busy, at_the_limit),
+        ("resets with fds to spare", EPOLL, Phase::Busy, resets),
         ("nothing at all", EPOLL, Phase::Idle, |_, _| {}),
     ];
     for (name, kind, phase, change) in cases {

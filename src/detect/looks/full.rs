@@ -57,6 +57,23 @@ pub fn syn(dropping: bool, now: &Model) -> Option<Look> {
     Some(condition(now.at_ns, demand))
 }
 
+/// The limit of fds; `refusing`: resets were sent of late, again and again.
+///
+/// Some event loops keep an fd in reserve: where no other is left they give it up, accept with it, and
+/// close the connection at once (libuv, `uv__emfile_trick`). The accept queue stays empty then.
+pub fn no_fd(now: &Model, refusing: bool) -> Option<Look> {
+    let fds = now.fds.got()?;
+    let limit = fds.soft_limit()?;
+    let demand = (fds.open >= limit).then(|| {
+        format!("new connections are reset while {} fds are open, of {limit} at most", fds.open)
+    });
+    let look = condition(now.at_ns, demand);
+    // A server may well live at its limit.
+    let is_told = look.demand.is_none() || refusing;
+    let progress = if is_told { look.progress } else { Progress::Unknown };
+    Some(Look { progress, ..look })
+}
+
 /// The connection tracking table; `dropping`: the kernel has dropped packets for want of room of late.
 /// A table that is nearly full, or in which old entries make room for new ones, turns nobody away.
 pub fn conntrack(now: &Model, dropping: bool, thresholds: &Thresholds) -> Option<Look> {

@@ -6,7 +6,9 @@ mod ring;
 mod runtime;
 
 pub use accept::{AcceptSigns, accept, gone, orphans, overlap, sibling};
-pub use full::{all_wait_since_ns, conntrack, overflow, ports, probe, storm, syn, throttled};
+pub use full::{
+    all_wait_since_ns, conntrack, no_fd, overflow, ports, probe, storm, syn, throttled,
+};
 pub use ring::{Side, ring};
 pub use runtime::{
     Producer, answers, answers_by_page, beat, neglected, oldest_neglected_ns, oldest_queued_ns,

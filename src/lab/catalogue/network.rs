@@ -50,6 +50,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ..USUAL
     },
     Scenario {
+        name: "fd-turns-away",
+        what: "tokio without an fd for another connection; it takes each with one in reserve and closes it",
+        expected: Expected::Stall(Cause::FdExhausted),
+        victim: Victim::Lab("fd-turns-away"),
+        loads: &[KEPT, ANEW, Load::Client("client-gather")],
+        definition: A_SECOND,
+        ..USUAL
+    },
+    Scenario {
         name: "fd-uring",
         what: "tokio-uring without an fd for another connection; its accept loop tries again at once",
         expected: Expected::Stall(Cause::FdExhausted),

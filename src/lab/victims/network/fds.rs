@@ -1,5 +1,6 @@
 //! Servers without an fd for another connection: each takes the refusal in its own way.
 
+use std::fs::File;
 use std::io;
 use std::rc::Rc;
 
@@ -80,6 +81,40 @@ pub(super) fn back_off(options: &Options) -> anyhow::Result<()> {
         let served = serve(&listener, idle, |error| note(&ground, error));
         let (lowered, ()) = tokio::join!(lower_after(options), served);
         lowered
+    })
+}
+
+/// tokio with an fd in reserve: where no other is left it gives that up, accepts with it, and closes
+/// the connection at once, as libuv does (`uv__emfile_trick`).
+pub(super) fn turns_away(options: &Options) -> anyhow::Result<()> {
+    let ground = Ground::open(options)?;
+    on_tokio(async {
+        let listener = TcpListener::from_std(listen(options.listen, BACKLOG)?)?;
+        say_ready(Some(listener.local_addr()?))?;
+        let served = async {
+            let mut reserve = File::open("/dev/null").ok();
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        tokio::spawn(converse(stream, idle));
+                    }
+                    Err(error) => {
+                        note(&ground, &error);
+                        drop(reserve.take());
+                        drop(listener.accept().await);
+                        reserve = File::open("/dev/null").ok();
+                    }
+                }
+            }
+        };
+        let lowered = lower_after(options);
+        tokio::pin!(served);
+        tokio::select! {
+            outcome = lowered => outcome?,
+            () = &mut served => {}
+        }
+        served.await;
+        Ok(())
     })
 }
 

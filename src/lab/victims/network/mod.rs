@@ -25,6 +25,7 @@ pub(super) const VICTIMS: &[(&str, Run)] = &[
     ("fd-spin", fds::spin),
     ("fd-back-off", fds::back_off),
     ("fd-uring", fds::uring),
+    ("fd-turns-away", fds::turns_away),
     ("fd-epoll", epoll::run),
     ("file-table", file_table::run),
     (file_table::GUARD, file_table::guard),
