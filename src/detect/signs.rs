@@ -244,13 +244,6 @@ impl Rises {
         recent(self.drops.get(&inode).copied(), now_ns)
     }
 
-    /// Whether connections had been dropped at this listener, or at any, before the first look.
-    pub(super) fn had_dropped(&self, inode: Option<u32>) -> bool {
-        let before = self.dropped_before.as_ref();
-        before.is_some_and(|all| inode.map_or(!all.is_empty(), |inode| all.contains(&inode)))
-    }
-
-    /// Whether handshakes were dropped of late.
     /// Whether clients that were dropped at this listener may be about to try again: after one second,
     /// three, and seven, and those that were dropped together come together.
     pub(super) fn may_drop_again(&self, inode: u32, now_ns: u64) -> bool {
@@ -258,6 +251,13 @@ impl Rises {
         dropped_ns.is_some_and(|at_ns| now_ns.saturating_sub(*at_ns) <= TRIED_AGAIN_NS)
     }
 
+    /// Whether connections had been dropped at this listener, or at any, before the first look.
+    pub(super) fn had_dropped(&self, inode: Option<u32>) -> bool {
+        let before = self.dropped_before.as_ref();
+        before.is_some_and(|all| inode.map_or(!all.is_empty(), |inode| all.contains(&inode)))
+    }
+
+    /// Whether handshakes were dropped of late.
     pub(super) fn dropping_handshakes(&self, now_ns: u64) -> bool {
         recent(self.handshakes_ns, now_ns)
     }

@@ -89,6 +89,21 @@ impl Story {
         self
     }
 
+    /// The verdict at the last tick.
+    pub fn verdict(&self) -> super::Verdict {
+        let history: Vec<Arc<Model>> = self.models.iter().cloned().map(Arc::new).collect();
+        let now_ns = history.last().map_or(0, |model| model.at_ns);
+        let thresholds = &Thresholds::default();
+        let weights = &super::thresholds::Thresholds::default();
+        super::diagnose(&Case {
+            onset: &self.onset,
+            history: &history,
+            now_ns,
+            thresholds,
+            weights,
+        })
+    }
+
     /// What a cause makes of it at the last tick.
     pub fn found(&self, examine: fn(&Case<'_>) -> Finding) -> Finding {
         let history: Vec<Arc<Model>> = self.models.iter().cloned().map(Arc::new).collect();
@@ -204,6 +219,7 @@ pub fn calm(tick: usize) -> Model {
                 insert_failed: 0,
             }),
         }),
+        tables_at_ns: now_ns,
         epolls: Reading::absent(Why::NotSampled, "read on suspicion only"),
         active: Reading::absent(Why::Unsupported, "not asked for"),
         watcher: watcher(),
@@ -219,7 +235,6 @@ fn watcher() -> WatcherModel {
         rss_bytes: None,
         open_fds: None,
         interval_ms: 100.0,
-        tables_at_ns: now_ns,
         interval_asked_ms: 100.0,
         budget_ratio: 0.0,
         ticks_missed: 0,

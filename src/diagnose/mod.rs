@@ -5,6 +5,7 @@ mod accept_eagain_storm;
 mod accept_leaked;
 mod accept_not_armed;
 mod accept_queue_overflow;
+mod backends;
 mod case;
 mod chain;
 mod completions_not_reaped;
@@ -24,6 +25,7 @@ mod kafka_unreachable;
 mod listener_gone;
 mod loops;
 mod outside;
+mod pool;
 mod process_stopped;
 mod reuseport_sibling;
 mod runtime_blocked;
@@ -32,9 +34,9 @@ mod sq_not_flushed;
 mod submit_error_dropped;
 mod syn_backlog_full;
 mod taskrun_deferred;
+pub mod thresholds;
 mod unknown;
 pub mod verdict;
-pub mod thresholds;
 mod workers_blocked;
 
 use std::sync::Arc;
@@ -234,21 +236,21 @@ const TOGETHER_NS: u64 = 500_000_000;
 fn unknowable(case: &Case<'_>) -> Vec<String> {
     let mut unknowable = Vec::new();
     if case.onset.before_watch {
+        // Without a record of it the onset is the first look at it.
+        let is_dated = case.history.first().is_some_and(|first| case.onset.at_ns < first.at_ns);
         unknowable.push(if case.onset.within_ns == 0 {
             String::from(
                 "What led to it: it was so when watching began. Its onset is the server's own record of its last progress.",
-        // Without a record of it the onset is the first look at it.
-        let is_dated = case.history.first().is_some_and(|first| case.onset.at_ns < first.at_ns);
             )
         } else if is_dated {
             String::from(
                 "What led to it: it was so when watching began. Its onset is since when those have waited that wait.",
             )
-            )
-        });
         } else {
             String::from(
                 "When it began, and what led to it: it was so when watching began.",
+            )
+        });
     }
     unknowable
 }

@@ -1,5 +1,6 @@
 //! `unknown`: stalled, and no cause fits. Says what is missing, and what was seen.
 
+use super::backends::{Backend, awaited};
 use super::case::{Case, number, outside_evidence, syscall_words, word};
 use super::verdict::{Cause, Confidence};
 use super::{Account, Finding};
@@ -58,22 +59,30 @@ pub(super) fn account(case: &Case<'_>, findings: &[(Cause, Finding)]) -> Account
             None,
         ));
     }
+    let backends = awaited(case);
+    evidence.extend(backends.iter().take(BACKENDS_NAMED_MAX).map(Backend::evidence));
     evidence.extend(case.last().into_iter().flat_map(outside_evidence));
     let because = if missing.is_empty() {
         String::from("none of the causes this version knows fits")
     } else {
         format!("the evidence to tell is missing: {}", missing.join(" "))
     };
+    let waits_for = backends.first().map_or_else(String::new, |backend| {
+        format!(" It may wait for another service: {}.", backend.words())
+    });
     Account {
         confidence: Confidence::Possible,
         summary: format!(
-            "The server is stalled ({}), and {}.",
+            "The server is stalled ({}), and {}.{waits_for}",
             case.onset.demand,
             because.trim_end_matches('.')
         ),
         evidence,
     }
 }
+
+/// Other services that are named.
+const BACKENDS_NAMED_MAX: usize = 4;
 
 /// Which kind of evidence showed the demand.
 fn demanded(case: &Case<'_>) -> Tier {

@@ -507,26 +507,6 @@ fn what_is_called_full_is_judged_by_the_same_share() {
 }
 
 #[test]
-fn what_waits_in_the_accept_queue_dates_the_stall_also_for_a_late_watcher() {
-    fn waiting(since: Option<u64>, sample: &mut Sample) {
-        not_armed(since, sample);
-        if since.is_some() {
-            // A late watcher came ten ticks after it.
-            let late = 10_000 + BEFORE - 10;
-            let ms = ms_of(since.map(|ticks| ticks.checked_sub(late).unwrap_or(ticks)));
-            served(sample, |served| {
-                let answers = served.answers.as_mut().unwrap();
-                answers.queued_oldest_ms = Some(ms);
-            });
-        }
-    }
-    for (before, expected) in [(BEFORE, BEFORE as f64), (0, -10.0)] {
-        let run = run(RING, Phase::NotAccepting, before, waiting);
-        assert_eq!(run.onset_ticks.len(), 1, "{:?}", run.verdicts);
-        assert!((run.onset_ticks[0] - expected).abs() < 1.0, "{before}: {:?}", run.onset_ticks);
-    }
-}
-#[test]
 fn a_pause_between_the_tries_of_clients_in_step_is_no_recovery() {
     fn in_step(since: Option<u64>, sample: &mut Sample) {
         let Some(ticks) = since else { return };
@@ -571,3 +551,23 @@ fn a_table_that_is_read_seldom_dates_the_stall_no_finer_than_that() {
     }
 }
 
+#[test]
+fn what_waits_in_the_accept_queue_dates_the_stall_also_for_a_late_watcher() {
+    fn waiting(since: Option<u64>, sample: &mut Sample) {
+        not_armed(since, sample);
+        if since.is_some() {
+            // A late watcher came ten ticks after it.
+            let late = 10_000 + BEFORE - 10;
+            let ms = ms_of(since.map(|ticks| ticks.checked_sub(late).unwrap_or(ticks)));
+            served(sample, |served| {
+                let answers = served.answers.as_mut().unwrap();
+                answers.queued_oldest_ms = Some(ms);
+            });
+        }
+    }
+    for (before, expected) in [(BEFORE, BEFORE as f64), (0, -10.0)] {
+        let run = run(RING, Phase::NotAccepting, before, waiting);
+        assert_eq!(run.onset_ticks.len(), 1, "{:?}", run.verdicts);
+        assert!((run.onset_ticks[0] - expected).abs() < 1.0, "{before}: {:?}", run.onset_ticks);
+    }
+}
