@@ -73,6 +73,11 @@ mod tests {
     use crate::detect::StallKind;
     use crate::model::PeerModel;
 
+    fn never_answered(mut peer: PeerModel) -> PeerModel {
+        peer.raw.info.as_mut().unwrap().received_bytes = Some(0);
+        peer
+    }
+
     fn peer(to: u16, state: TcpState, since_ms: (u32, u32)) -> PeerModel {
         let mut peer = kafka_peer(9_000_000_000);
         peer.kafka = false;
@@ -90,6 +95,9 @@ mod tests {
         let peers: Vec<PeerModel> = vec![
             peer(5432, Established, (4_000, 4_100)),
             peer(5432, Established, (5_000, 5_100)),
+            // Asked within the jiffy of its making, and answered within one.
+            never_answered(peer(5432, Established, (3_000, 3_000))),
+            peer(5432, Established, (3_000, 3_000)),
             // At rest, and only just asked.
             peer(5432, Established, (5_100, 5_000)),
             peer(5432, Established, (20, 900)),
@@ -100,7 +108,7 @@ mod tests {
             .throughout(move |_, model| model.peers = Got(peers.clone().into()));
         let told = story.verdict();
         assert_eq!(told.cause, Cause::Unknown);
-        let words = "2 connections to 10.0.0.9:5432 have got no answer for up to 5.0 s";
+        let words = "3 connections to 10.0.0.9:5432 have got no answer for up to 5.0 s";
         assert!(told.summary.contains(words), "{}", told.summary);
         let evidence = told.evidence.iter().find(|one| one.signal.contains("without an answer"));
         let signal = "connections to 10.0.0.9:5432 without an answer, for 5000 ms at least";

@@ -430,6 +430,8 @@ pub fn kafka_peer(now_ns: u64) -> PeerModel {
                 unacked: 0,
                 last_sent_ms: 41,
                 last_received_ms: 40,
+                sent_bytes: Some(900),
+                received_bytes: Some(900),
             }),
         },
         at_ns: now_ns,

@@ -211,10 +211,14 @@ pub fn is_held_back(peer: &PeerModel) -> bool {
 }
 
 /// For how long at least the other side has owed an answer, ms: since the last data was sent to it,
-/// if nothing came back since. `None` when it owes none.
+/// if nothing came back since, or ever. `None` when it owes none.
+///
+/// The first request is often sent within the jiffy in which the connection was made, from which both
+/// times are counted before there is data: so the bytes are asked as well.
 pub fn owed_ms(peer: &PeerModel) -> Option<u32> {
     let info = peer.raw.info.filter(|_| is_established(peer))?;
-    (info.last_sent_ms < info.last_received_ms).then_some(info.last_sent_ms)
+    let never = info.received_bytes == Some(0) && info.sent_bytes.is_some_and(|bytes| bytes > 0);
+    (never || info.last_sent_ms < info.last_received_ms).then_some(info.last_sent_ms)
 }
 
 /// The thread that polls the producer, as far as one is known: rust-rdkafka's own, or the one that

@@ -173,6 +173,8 @@ mod tests {
                 unacked: 0,
                 last_sent_ms: 5,
                 last_received_ms: 5,
+                sent_bytes: Some(100),
+                received_bytes: Some(100),
             }),
         }
     }

@@ -176,8 +176,14 @@ fn ring() -> BoxedStrategy<RingRaw> {
 }
 
 fn peer() -> BoxedStrategy<PeerRaw> {
-    let info = ((any::<u8>(), word(), word()), (word(), word(), word())).prop_map(
-        |((retransmits, retransmitted, rtt_us), (unacked, last_sent_ms, last_received_ms))| {
+    let bytes = || proptest::option::of(any::<u64>());
+    let info = ((any::<u8>(), word(), word()), (word(), word(), word()), (bytes(), bytes()));
+    let info = info.prop_map(
+        |(
+            (retransmits, retransmitted, rtt_us),
+            (unacked, last_sent_ms, last_received_ms),
+            (sent_bytes, received_bytes),
+        )| {
             PeerInfoRaw {
                 retransmits,
                 retransmitted,
@@ -185,6 +191,8 @@ fn peer() -> BoxedStrategy<PeerRaw> {
                 unacked,
                 last_sent_ms,
                 last_received_ms,
+                sent_bytes,
+                received_bytes,
             }
         },
     );

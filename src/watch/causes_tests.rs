@@ -173,6 +173,8 @@ pub(super) fn broker(state: TcpState, unsent_bytes: u32, info: Option<(u32, u32,
             unacked: 0,
             last_sent_ms,
             last_received_ms,
+            sent_bytes: Some(900),
+            received_bytes: Some(900),
         }),
     }
 }

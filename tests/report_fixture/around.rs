@@ -31,6 +31,8 @@ pub fn peers(at_ns: u64) -> Vec<PeerModel> {
                 unacked: 1,
                 last_sent_ms: 4,
                 last_received_ms: 4,
+                sent_bytes: Some(12_000),
+                received_bytes: Some(9_000),
             }),
         },
         at_ns,

@@ -168,6 +168,10 @@ pub struct PeerInfoRaw {
     pub last_sent_ms: u32,
     /// Since data was last received, ms.
     pub last_received_ms: u32,
+    /// Bytes of data sent since the connection began; `None` before Linux 4.19.
+    pub sent_bytes: Option<u64>,
+    /// Bytes of data received since then; `None` before Linux 4.1.
+    pub received_bytes: Option<u64>,
 }
 
 /// States of a TCP socket (`include/net/tcp_states.h`).

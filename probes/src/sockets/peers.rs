@@ -131,6 +131,8 @@ mod tests {
             unacked: 4,
             last_sent_ms: 5,
             last_received_ms: 6,
+            sent_bytes: Some(7),
+            received_bytes: Some(8),
         };
         let socket = |inode, state| Socket {
             state,

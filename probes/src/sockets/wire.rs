@@ -345,8 +345,8 @@ fn socket(payload: &[u8]) -> Option<Socket> {
     Some(socket)
 }
 
-/// `struct tcp_info` (`linux/tcp.h`), which later kernels only lengthen: all that is read here has
-/// been there since 2.6. `None` for a shorter one.
+/// `struct tcp_info` (`linux/tcp.h`), which later kernels only lengthen: all that is read here but
+/// the bytes has been there since 2.6. `None` for a shorter one.
 pub fn tcp_info(bytes: &[u8]) -> Option<PeerInfoRaw> {
     Some(PeerInfoRaw {
         retransmits: *bytes.get(2)?,
@@ -355,6 +355,8 @@ pub fn tcp_info(bytes: &[u8]) -> Option<PeerInfoRaw> {
         last_received_ms: u32_at(bytes, 52)?,
         rtt_us: u32_at(bytes, 68)?,
         retransmitted: u32_at(bytes, 100)?,
+        sent_bytes: u64_at(bytes, 200),
+        received_bytes: u64_at(bytes, 128),
     })
 }
 

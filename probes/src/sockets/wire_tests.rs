@@ -152,6 +152,7 @@ fn an_exact_request_names_both_ends() {
 fn tcp_info_of_older_and_newer_kernels() {
     let mut bytes: Vec<u8> = (0..232).collect();
     let word = |at: u8| u32::from_ne_bytes([at, at + 1, at + 2, at + 3]);
+    let double = |at: u8| u64::from_ne_bytes(std::array::from_fn(|byte| at + byte as u8));
     let expected = PeerInfoRaw {
         retransmits: 2,
         unacked: word(24),
@@ -159,11 +160,15 @@ fn tcp_info_of_older_and_newer_kernels() {
         last_received_ms: word(52),
         rtt_us: word(68),
         retransmitted: word(100),
+        sent_bytes: Some(double(200)),
+        received_bytes: Some(double(128)),
     };
-    for bytes_long in [232, 192, 104] {
-        bytes.truncate(bytes_long);
-        assert_eq!(tcp_info(&bytes), Some(expected), "{bytes_long}");
-    }
+    assert_eq!(tcp_info(&bytes), Some(expected));
+    bytes.truncate(192);
+    assert_eq!(tcp_info(&bytes), Some(PeerInfoRaw { sent_bytes: None, ..expected }));
+    bytes.truncate(104);
+    let old = PeerInfoRaw { sent_bytes: None, received_bytes: None, ..expected };
+    assert_eq!(tcp_info(&bytes), Some(old));
     assert_eq!(tcp_info(&bytes[..103]), None);
 }
 
