@@ -107,7 +107,7 @@ impl Detector {
         let first_ns = self.first_ns.unwrap_or(model.at_ns);
         let mut stalled = onset::sharpen(stalled, subject, signs, &self.served, model, first_ns);
         // What was not there at the first look of all began since.
-        let first_look_ends_ns = first_ns.saturating_add(subject.first_look_ns());
+        let first_look_ends_ns = first_ns.saturating_add(self.rises.first_look_ns(subject));
         stalled.before_watch &= stalled.at_ns <= first_look_ends_ns;
         if let Subject::Gone(port) = subject {
             self.listening.date(port, &mut stalled);

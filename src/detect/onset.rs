@@ -44,8 +44,8 @@ pub(super) fn sharpen(
         stalled.at_ns = at_ns;
         stalled.within_ns = within_ns;
     }
-    let was_so_at_first =
-        stalled.before_watch || stalled.at_ns <= first_ns.saturating_add(subject.first_look_ns());
+    let was_so_at_first = stalled.before_watch
+        || stalled.at_ns <= first_ns.saturating_add(rises.first_look_ns(subject));
     // Clients that were dropped come again after a second: that none was at the first look says
     // nothing. The sockets have counted.
     let had_dropped = match subject {

@@ -1,10 +1,11 @@
 //! Signs of life, and of trouble, that are remembered from tick to tick.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use super::subject::Subject;
 use super::thresholds::DROPS_APART_MAX_NS;
-use crate::model::Model;
 use crate::model::threads::{Doing, doing};
+use crate::model::{ListenerModel, Model};
 
 /// Signs of life that are read at every tick. Neither proves progress; both date its end.
 #[derive(Debug, Default, Clone, Copy)]
@@ -164,8 +165,9 @@ pub(super) const BLOCKED_TICKS_SUSPICIOUS: std::ops::Range<u32> = 2..60;
 pub(super) struct Rises {
     /// By listener's inode.
     drops: BTreeMap<u32, u64>,
-    /// Listeners that had dropped connections by the first look of all; `None` before it.
-    dropped_before: Option<BTreeSet<u32>>,
+    /// Listeners that had dropped connections by the first look of all, and whether their queue was full
+    /// then; `None` before it.
+    dropped_before: Option<BTreeMap<u32, bool>>,
     handshakes_ns: Option<u64>,
     overflows_ns: Option<u64>,
     /// Packets dropped for want of room among the tracked connections, at the last look, and when that
@@ -191,7 +193,8 @@ impl Rises {
         if listeners.is_some() && self.dropped_before.is_none() {
             let dropped =
                 now.own_listeners().filter(|one| one.drops.is_some_and(|count| count > 0));
-            self.dropped_before = Some(dropped.map(|one| one.inode).collect());
+            let is_full = |one: &ListenerModel| one.limit.is_some_and(|limit| one.queued > limit);
+            self.dropped_before = Some(dropped.map(|one| (one.inode, is_full(one))).collect());
         }
         for listener in now.own_listeners() {
             if listener.drops_new.got().is_some_and(|drops| *drops > 0) {
@@ -254,7 +257,17 @@ impl Rises {
     /// Whether connections had been dropped at this listener, or at any, before the first look.
     pub(super) fn had_dropped(&self, inode: Option<u32>) -> bool {
         let before = self.dropped_before.as_ref();
-        before.is_some_and(|all| inode.map_or(!all.is_empty(), |inode| all.contains(&inode)))
+        before.is_some_and(|all| inode.map_or(!all.is_empty(), |inode| all.contains_key(&inode)))
+    }
+
+    /// By when after the first tick `subject` has been looked at for the first time. Where a queue was
+    /// full then, and had dropped before, drops show when those clients try again.
+    pub(super) fn first_look_ns(&self, subject: Subject) -> u64 {
+        let was_full = |inode| self.dropped_before.as_ref().and_then(|all| all.get(inode).copied());
+        match subject {
+            Subject::Overflow(inode) if was_full(&inode) == Some(true) => TRIED_AGAIN_NS,
+            _ => subject.first_look_ns(),
+        }
     }
 
     /// Whether handshakes were dropped of late.

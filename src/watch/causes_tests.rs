@@ -525,6 +525,22 @@ fn a_pause_between_the_tries_of_clients_in_step_is_no_recovery() {
 }
 
 #[test]
+fn an_overflow_is_older_than_the_watch_though_the_next_try_comes_later() {
+    fn in_step(since: Option<u64>, sample: &mut Sample) {
+        let ticks = since.unwrap() - 10_000 - BEFORE;
+        let waves = 1 + [45, 65, 85, 105].into_iter().filter(|at| ticks >= *at).count();
+        listeners(sample, |listeners| {
+            listeners[0].limit = Some(8);
+            listeners[0].queued = if (5..45).contains(&ticks) { 0 } else { 9 };
+            listeners[0].drops = Some(30 * u32::try_from(waves).unwrap());
+        });
+    }
+    let run = run(EPOLL, Phase::Saturated, 0, in_step);
+    let older: Vec<bool> = run.verdicts.iter().map(|verdict| verdict.before_watch).collect();
+    assert_eq!(older, [true], "{:?}", run.verdicts);
+}
+
+#[test]
 fn a_table_that_is_read_seldom_dates_the_stall_no_finer_than_that() {
     /// Ticks from the fault to the first read that shows it; the one before was just before it.
     const READ_AFTER: u64 = 12;
