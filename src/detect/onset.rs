@@ -78,7 +78,10 @@ pub(super) fn sharpen(
         return stalled;
     }
     let sign = match subject {
-        Subject::Unread(_) => signs.loop_stopped(),
+        Subject::Unread(port) => {
+            let of_port = served.get(&port);
+            signs.loop_stopped().map(|stopped| not_before_the_last_answer(stopped, of_port))
+        }
         Subject::Accept(_) | Subject::Conntrack => signs.last_fd_change,
         Subject::Ports => signs.last_port_taken,
         _ => None,
@@ -91,6 +94,26 @@ pub(super) fn sharpen(
     }
     stalled
 }
+
+/// A loop that is asleep elsewhere at each tick, and answers in between, has not stopped: that was
+/// after the last answer. Where answers go on, others give them.
+fn not_before_the_last_answer(
+    (at_ns, within_ns): (u64, u64),
+    served: Option<&ServedModel>,
+) -> (u64, u64) {
+    let answered = served.and_then(|served| Some((served.at_ns, looks::last_answer_ns(served)?)));
+    match answered {
+        Some((seen_ns, last_ns))
+            if last_ns > at_ns && seen_ns.saturating_sub(last_ns) >= ANSWERS_ENDED_NS =>
+        {
+            (last_ns, CLIENTS_WITHIN_NS)
+        }
+        _ => (at_ns, within_ns),
+    }
+}
+
+/// No answer for so long, on a server at work, and they have ended.
+const ANSWERS_ENDED_NS: u64 = 250_000_000;
 
 /// Whether the stall may have begun then, as far as its own track can tell.
 fn is_near(at_ns: u64, subject: Subject, stalled: &Stalled) -> bool {
@@ -176,5 +199,31 @@ pub(super) fn refine(
         demand: stalled.demand,
         last_progress: last_progress.to_owned(),
         partial: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stallscope_probes::sample::{AnswersRaw, ServedRaw};
+
+    use super::*;
+
+    #[test]
+    fn a_loop_has_not_stopped_before_the_last_answer() {
+        const MS: u64 = 1_000_000;
+        let census = |last_sent_ms| {
+            let answers = AnswersRaw { last_sent_ms, ..AnswersRaw::default() };
+            let raw = ServedRaw { answers: Some(answers), ..ServedRaw::default() };
+            ServedModel { raw, at_ns: 10_000 * MS }
+        };
+        let stopped = (8_000 * MS, 25 * MS);
+        // How long ago the last answer was at 10 s, and the onset, ms.
+        for (last_sent_ms, expected_ms) in
+            [(None, 8_000), (Some(1_000), 9_000), (Some(3_000), 8_000), (Some(40), 8_000)]
+        {
+            let (at_ns, _) = not_before_the_last_answer(stopped, Some(&census(last_sent_ms)));
+            assert_eq!(at_ns, expected_ms * MS, "{last_sent_ms:?}");
+        }
+        assert_eq!(not_before_the_last_answer(stopped, None), stopped);
     }
 }

@@ -38,6 +38,12 @@ pub(super) fn is_full(model: &Model) -> Option<bool> {
     Some(limit.soft.is_some_and(|limit| fds.open >= limit))
 }
 
+/// Whether none is left but one in reserve, which is not always there.
+fn is_nearly_full(model: &Model) -> bool {
+    let limit = model.fds.got().and_then(|fds| Some((fds.open, fds.soft_limit()?)));
+    limit.is_some_and(|(open, limit)| open.saturating_add(1) >= limit)
+}
+
 pub(super) fn examine(case: &Case<'_>) -> Finding {
     let Some(last) = case.last() else {
         return Finding::Missing(String::from("no sample was taken."));
@@ -68,19 +74,24 @@ pub(super) fn examine(case: &Case<'_>) -> Finding {
     let refused = refusals(case, EMFILE);
     let mostly_full = full * 2 > judged.len();
     let near = fds.open.saturating_add(NEAR) >= limit;
-    let short = mostly_full || (near && refused.is_some());
+    let mostly_near =
+        judged.iter().filter(|model| is_nearly_full(model)).count() * 2 > judged.len();
+    let resets = resets(case).filter(|_| mostly_near);
+    let short = mostly_full || (near && (refused.is_some() || resets.is_some()));
     if !short {
         return Finding::Excluded(format!("{} of {limit} fds are open: there is room.", fds.open));
     }
     let waits = case.queue_evidence();
-    let resets = resets(case).filter(|_| mostly_full);
     if waits.is_none() && refused.is_none() && resets.is_none() {
         return Finding::Excluded(format!(
             "{} of {limit} fds are open, but no connection waits to be accepted.",
             fds.open
         ));
     }
-    let since_ns = case.since(is_full);
+    let since_ns = match (&waits, &refused) {
+        (None, None) => case.since(|model| Some(is_nearly_full(model))),
+        _ => case.since(is_full),
+    };
     let before = led_to(case, since_ns);
     // Nobody tries to accept: it would be so with fds to spare.
     let asleep = refused.is_none() && sleeps_on(case);

@@ -259,8 +259,11 @@ pub(super) fn listener_gone(since: Option<u64>, sample: &mut Sample) {
 }
 
 /// No fd is left, and who comes is taken with one kept in reserve and closed at once.
-pub(super) fn turned_away(since: Option<u64>, sample: &mut Sample) {
+fn turned_away(since: Option<u64>, sample: &mut Sample) {
     at_the_limit(since, sample);
+    if let (Some(ticks), Reading::Got(fds)) = (since, &mut sample.fds.reading) {
+        fds.open -= u64::from(ticks % 3 == 1);
+    }
     resets(since, sample);
 }
 

@@ -64,7 +64,8 @@ pub fn syn(dropping: bool, now: &Model) -> Option<Look> {
 pub fn no_fd(now: &Model, refusing: bool) -> Option<Look> {
     let fds = now.fds.got()?;
     let limit = fds.soft_limit()?;
-    let demand = (fds.open >= limit).then(|| {
+    // Now and then the one in reserve is not there.
+    let demand = (fds.open.saturating_add(1) >= limit).then(|| {
         format!("new connections are reset while {} fds are open, of {limit} at most", fds.open)
     });
     let look = condition(now.at_ns, demand);

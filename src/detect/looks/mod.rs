@@ -11,8 +11,8 @@ pub use full::{
 };
 pub use ring::{Side, ring};
 pub use runtime::{
-    Producer, answers, answers_by_page, beat, neglected, oldest_neglected_ns, oldest_queued_ns,
-    oldest_request_ns, producer, unread,
+    Producer, answers, answers_by_page, beat, last_answer_ns, neglected, oldest_neglected_ns,
+    oldest_queued_ns, oldest_request_ns, producer, unread,
 };
 
 use stallscope_probes::sample::TaskState;

@@ -85,6 +85,11 @@ pub fn unread(
     Some(Look { at_ns: served.at_ns, demand, progress, since_ns: None })
 }
 
+/// When data last went out on some connection of the port, ns; `None` when that was not asked, or never.
+pub fn last_answer_ns(served: &ServedModel) -> Option<u64> {
+    last_sent_ns(served, &served.raw.answers?)
+}
+
 /// Whether data went out on some connection since the census before, as far as both asked.
 fn has_answered_since(before: &ServedModel, served: &ServedModel) -> bool {
     let (Some(then), Some(now)) = (before.raw.answers, served.raw.answers) else { return false };
