@@ -14,6 +14,7 @@ use super::backends::{Backend, awaited};
 use super::case::Case;
 use super::outside::TICKS_MIN;
 use super::verdict::Confidence;
+use crate::detect::StallKind;
 use crate::model::threads::{Doing, doing};
 use crate::model::{Model, ThreadModel, ThreadRole, syscall};
 
@@ -53,7 +54,8 @@ const OTHERS: [&str; 14] = [
 /// The largest pool of which every thread has been stuck at every judged tick.
 pub fn stuck(case: &Case<'_>) -> Option<Stuck> {
     let last = case.last()?;
-    if case.judged().len() < TICKS_MIN {
+    let handles = [StallKind::Answers, StallKind::Runtime, StallKind::Accept];
+    if !handles.contains(&case.onset.kind) || case.judged().len() < TICKS_MIN {
         return None;
     }
     let mut pools: BTreeMap<&str, Vec<&ThreadModel>> = BTreeMap::new();
@@ -131,7 +133,6 @@ mod tests {
     use super::super::fixtures::{Expect, PID, Story, add_thread, hold, kafka_peer, thread};
     use super::super::workers_blocked;
     use super::*;
-    use crate::detect::StallKind;
     use Confidence::{Likely, Possible};
     use Expect::{Excluded, Fits};
 
