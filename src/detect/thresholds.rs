@@ -158,7 +158,6 @@ impl Thresholds {
     /// What is wrong with these values, as a sentence; a hold of hours or a ratio above one is a
     /// slip of the pen.
     pub fn check(&self) -> Result<(), String> {
-        const HOLD_MS_MAX: u64 = 3_600_000;
         let holds = [
             ("frozen_hold_ms", self.frozen_hold_ms),
             ("stopped_hold_ms", self.stopped_hold_ms),
@@ -180,19 +179,14 @@ impl Thresholds {
             ("throttled_hold_ms", self.throttled_hold_ms),
             ("storm_hold_ms", self.storm_hold_ms),
         ];
-        if let Some((name, ms)) = holds.iter().find(|(_, ms)| !(50..=HOLD_MS_MAX).contains(ms)) {
-            return Err(format!("{name} is {ms}: it must lie between 50 and {HOLD_MS_MAX} ms"));
-        }
+        check_ms(&holds)?;
         let ratios = [
             ("ports_full_ratio", self.ports_full_ratio),
             ("conntrack_full_ratio", self.conntrack_full_ratio),
             ("throttled_periods_ratio", self.throttled_periods_ratio),
             ("forecast_from_ratio", self.forecast_from_ratio),
         ];
-        if let Some((name, ratio)) = ratios.iter().find(|(_, ratio)| !(0.01..=1.0).contains(ratio))
-        {
-            return Err(format!("{name} is {ratio}: it must lie between 0.01 and 1"));
-        }
+        check_shares(&ratios)?;
         let amounts = [
             ("storm_completions_per_s", self.storm_completions_per_s),
             ("throttled_ms", self.throttled_ms),
@@ -202,13 +196,33 @@ impl Thresholds {
             ("learned_times", f64::from(self.learned_times)),
             ("probe_failures_min", f64::from(self.probe_failures_min)),
         ];
-        if let Some((name, amount)) =
-            amounts.iter().find(|(_, amount)| !(1.0..1e9).contains(amount))
-        {
-            return Err(format!("{name} is {amount}: it must be at least 1"));
-        }
-        Ok(())
+        check_amounts(&amounts)
     }
+}
+
+/// What is wrong with times in milliseconds, as a sentence.
+pub(crate) fn check_ms(times: &[(&str, u64)]) -> Result<(), String> {
+    const MS_MAX: u64 = 3_600_000;
+    refuse(times, |ms| (50..=MS_MAX).contains(ms), "lie between 50 and 3600000 ms")
+}
+
+/// What is wrong with shares of a whole.
+pub(crate) fn check_shares(shares: &[(&str, f64)]) -> Result<(), String> {
+    refuse(shares, |share| (0.01..=1.0).contains(share), "lie between 0.01 and 1")
+}
+
+/// What is wrong with counts, rates and the like.
+pub(crate) fn check_amounts(amounts: &[(&str, f64)]) -> Result<(), String> {
+    refuse(amounts, |amount| (1.0..1e9).contains(amount), "be at least 1")
+}
+
+fn refuse<T: std::fmt::Display>(
+    values: &[(&str, T)],
+    makes_sense: impl Fn(&T) -> bool,
+    must: &str,
+) -> Result<(), String> {
+    let slip = values.iter().find(|(_, value)| !makes_sense(value));
+    slip.map_or(Ok(()), |(name, value)| Err(format!("{name} is {value}: it must {must}")))
 }
 
 #[cfg(test)]

@@ -91,26 +91,24 @@ impl Story {
 
     /// The verdict at the last tick.
     pub fn verdict(&self) -> super::Verdict {
-        let history: Vec<Arc<Model>> = self.models.iter().cloned().map(Arc::new).collect();
-        let now_ns = history.last().map_or(0, |model| model.at_ns);
-        let thresholds = &Thresholds::default();
-        let weights = &super::thresholds::Thresholds::default();
-        super::diagnose(&Case {
-            onset: &self.onset,
-            history: &history,
-            now_ns,
-            thresholds,
-            weights,
-        })
+        self.judged_by(&super::thresholds::Thresholds::default(), super::diagnose)
     }
 
     /// What a cause makes of it at the last tick.
     pub fn found(&self, examine: fn(&Case<'_>) -> Finding) -> Finding {
+        self.judged_by(&super::thresholds::Thresholds::default(), examine)
+    }
+
+    /// What is made of it at the last tick, by these thresholds.
+    pub fn judged_by<T>(
+        &self,
+        weights: &super::thresholds::Thresholds,
+        judge: fn(&Case<'_>) -> T,
+    ) -> T {
         let history: Vec<Arc<Model>> = self.models.iter().cloned().map(Arc::new).collect();
         let now_ns = history.last().map_or(0, |model| model.at_ns);
         let thresholds = &Thresholds::default();
-        let weights = &super::thresholds::Thresholds::default();
-        examine(&Case { onset: &self.onset, history: &history, now_ns, thresholds, weights })
+        judge(&Case { onset: &self.onset, history: &history, now_ns, thresholds, weights })
     }
 }
 

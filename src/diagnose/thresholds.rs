@@ -4,14 +4,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::detect::thresholds::{check_amounts, check_ms, check_shares};
+
 /// How much of something it takes for a cause to be named, and how surely.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Thresholds {
     /// A request that waits for less is an ordinary one.
     pub request_waits_ms_min: u32,
-    /// A broker owes an answer for so long that it is no fetch of a consumer, which waits there for
-    /// up to half a second by default (`fetch.wait.max.ms`).
+    /// A broker, or another service, owes an answer for so long that it is no fetch of a consumer,
+    /// which waits there for up to half a second by default (`fetch.wait.max.ms`).
     pub kafka_owed_ms_min: u32,
     /// Owed for so long, with requests that wait: no ordinary answer takes that.
     pub kafka_owed_certain_ms_min: u32,
@@ -99,7 +101,6 @@ impl Default for Thresholds {
 impl Thresholds {
     /// What is wrong with these values, as a sentence.
     pub fn check(&self) -> Result<(), String> {
-        const MS_MAX: u64 = 3_600_000;
         let times = [
             ("request_waits_ms_min", u64::from(self.request_waits_ms_min)),
             ("kafka_owed_ms_min", u64::from(self.kafka_owed_ms_min)),
@@ -108,9 +109,7 @@ impl Thresholds {
             ("kafka_held_ms", self.kafka_held_ms),
             ("kafka_beat_stale_ms", self.kafka_beat_stale_ms),
         ];
-        if let Some((name, ms)) = times.iter().find(|(_, ms)| !(50..=MS_MAX).contains(ms)) {
-            return Err(format!("{name} is {ms}: it must lie between 50 and {MS_MAX} ms"));
-        }
+        check_ms(&times)?;
         let shares = [
             ("throttled_periods_ratio_min", self.throttled_periods_ratio_min),
             ("starved_delay_ratio_min", self.starved_delay_ratio_min),
@@ -123,10 +122,7 @@ impl Thresholds {
             ("files_full_ratio", self.files_full_ratio),
             ("busy_cores_min", self.busy_cores_min),
         ];
-        if let Some((name, share)) = shares.iter().find(|(_, share)| !(0.01..=1.0).contains(share))
-        {
-            return Err(format!("{name} is {share}: it must lie between 0.01 and 1"));
-        }
+        check_shares(&shares)?;
         let amounts = [
             ("kafka_usual_times_max", f64::from(self.kafka_usual_times_max)),
             ("kafka_polls_per_s_min", self.kafka_polls_per_s_min),
@@ -136,18 +132,32 @@ impl Thresholds {
             ("leaked_accepts_min", f64::from(self.leaked_accepts_min)),
             ("eagain_completions_per_s_min", self.eagain_completions_per_s_min),
         ];
-        amounts
-            .iter()
-            .find(|(_, amount)| !(1.0..1e9).contains(amount))
-            .map_or(Ok(()), |(name, amount)| {
-                Err(format!("{name} is {amount}: it must be at least 1"))
-            })
+        check_amounts(&amounts)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broker_that_is_slow_by_design_is_told_so() {
+        use super::super::fixtures::{Story, peers, requests_wait, with_kafka};
+        use super::super::{Finding, kafka_slow};
+        let story = Story::new(crate::detect::StallKind::Answers).throughout(|_, model| {
+            with_kafka(model);
+            requests_wait(model, 8);
+            peers(model, |peer| {
+                let info = peer.raw.info.as_mut().unwrap();
+                (info.last_sent_ms, info.last_received_ms) = (2_000, 2_100);
+            });
+        });
+        let fits = |weights: &Thresholds| {
+            matches!(story.judged_by(weights, kafka_slow::examine), Finding::Fits(_))
+        };
+        assert!(fits(&Thresholds::default()));
+        assert!(!fits(&Thresholds { kafka_owed_ms_min: 60_000, ..Thresholds::default() }));
+    }
 
     #[test]
     fn the_defaults_make_sense_and_slips_are_refused() {

@@ -1,5 +1,6 @@
 //! Servers without an fd for another connection: each takes the refusal in its own way.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::rc::Rc;
@@ -47,6 +48,23 @@ async fn lower_after(options: &Options) -> anyhow::Result<()> {
 
 /// tokio, and an accept loop that tries again at once.
 pub(super) fn spin(options: &Options) -> anyhow::Result<()> {
+    at_once(options, &async |_: &TcpListener| {})
+}
+
+/// tokio with an fd in reserve: where no other is left it gives that up, accepts with it, and closes
+/// the connection at once, as libuv does (`uv__emfile_trick`).
+pub(super) fn turns_away(options: &Options) -> anyhow::Result<()> {
+    let reserve = RefCell::new(File::open("/dev/null").ok());
+    at_once(options, &async |listener: &TcpListener| {
+        drop(reserve.take());
+        // Whoever comes is closed; an accept that fails is tried again like any other.
+        drop(listener.accept().await);
+        reserve.replace(File::open("/dev/null").ok());
+    })
+}
+
+/// tokio, and an accept loop that makes no pause after a refusal: it does what `refused` says.
+fn at_once(options: &Options, refused: &impl AsyncFn(&TcpListener)) -> anyhow::Result<()> {
     let ground = Ground::open(options)?;
     on_tokio(async {
         let listener = TcpListener::from_std(listen(options.listen, BACKLOG)?)?;
@@ -57,7 +75,10 @@ pub(super) fn spin(options: &Options) -> anyhow::Result<()> {
                     Ok((stream, _)) => {
                         tokio::spawn(converse(stream, idle));
                     }
-                    Err(error) => note(&ground, &error),
+                    Err(error) => {
+                        note(&ground, &error);
+                        refused(&listener).await;
+                    }
                 }
             }
         };
@@ -81,40 +102,6 @@ pub(super) fn back_off(options: &Options) -> anyhow::Result<()> {
         let served = serve(&listener, idle, |error| note(&ground, error));
         let (lowered, ()) = tokio::join!(lower_after(options), served);
         lowered
-    })
-}
-
-/// tokio with an fd in reserve: where no other is left it gives that up, accepts with it, and closes
-/// the connection at once, as libuv does (`uv__emfile_trick`).
-pub(super) fn turns_away(options: &Options) -> anyhow::Result<()> {
-    let ground = Ground::open(options)?;
-    on_tokio(async {
-        let listener = TcpListener::from_std(listen(options.listen, BACKLOG)?)?;
-        say_ready(Some(listener.local_addr()?))?;
-        let served = async {
-            let mut reserve = File::open("/dev/null").ok();
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        tokio::spawn(converse(stream, idle));
-                    }
-                    Err(error) => {
-                        note(&ground, &error);
-                        drop(reserve.take());
-                        drop(listener.accept().await);
-                        reserve = File::open("/dev/null").ok();
-                    }
-                }
-            }
-        };
-        let lowered = lower_after(options);
-        tokio::pin!(served);
-        tokio::select! {
-            outcome = lowered => outcome?,
-            () = &mut served => {}
-        }
-        served.await;
-        Ok(())
     })
 }
 
