@@ -1,5 +1,6 @@
 //! The layers as `docs/architecture.md` draws them, checked against the sources and the dependency
-//! trees: which module may know which, who may ask for the time, where `unsafe` may stand.
+//! trees: which module may know which, who may ask for the time, where `unsafe` may stand. And that
+//! each cause has its page.
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -374,4 +375,16 @@ fn the_watcher_alone_links_no_c_library() {
     assert!(linking.contains(&"rdkafka-sys"), "{linking:?}");
     let watcher = tree("stallscope", "normal,build", &["--no-default-features"]);
     assert_eq!(among(&watcher, &linking), [""; 0]);
+}
+
+/// Who is woken at 3 a.m. follows the name of a cause to its page.
+#[test]
+fn every_cause_has_a_page_that_the_list_leads_to() {
+    let docs = Path::new(ROOT).join("docs");
+    let list = std::fs::read_to_string(docs.join("causes.md")).unwrap();
+    for cause in stallscope::diagnose::verdict::Cause::STALLS {
+        let page = format!("causes/{}.md", cause.id());
+        assert!(docs.join(&page).is_file(), "{page} is missing");
+        assert!(list.contains(&page), "docs/causes.md does not lead to {page}");
+    }
 }
