@@ -20,7 +20,7 @@ const MAY_NAME: [(&str, &[&str]); 7] = [
     ("detect", &["model", "detect"]),
     ("diagnose", &["model", "detect", "diagnose"]),
     ("profile", &["profile"]),
-    ("watch", &["model", "detect", "diagnose", "watch"]),
+    ("watch", &["model", "detect", "diagnose", "profile", "watch"]),
     ("report", &["model", "detect", "diagnose", "profile", "watch", "report"]),
     ("tui", &["model", "detect", "diagnose", "watch", "tui"]),
 ];

@@ -15,4 +15,5 @@
 pub mod flame;
 pub mod folded;
 pub mod printable;
+pub mod stacks;
 pub mod window;

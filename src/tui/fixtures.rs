@@ -545,6 +545,7 @@ pub fn incident() -> Incident {
             Event::Note { at_ns: at_ns(45), text: String::from("profile window of 2 s stored") },
         ],
         profiles: Vec::new(),
+        stacks: Vec::new(),
         end: EndReason::TimeUp,
         losses: vec![String::from("block 3 was cut short: 2 ticks lost")],
     }

@@ -11,6 +11,7 @@ use stallscope_probes::sample::FdLimitRaw;
 use crate::detect::{Forecast, Onset};
 use crate::diagnose::verdict::Verdict;
 use crate::model::Model;
+use crate::profile::stacks::{Kind, Maker, ThreadStacks};
 
 /// Who is being watched, and where. Names stem from the process: hostile text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,17 +132,24 @@ pub enum EndReason {
     RecordingFull,
 }
 
-/// A CPU profile of one stretch of time, made by the target's own profiler.
+/// A profile of one stretch of time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProfileWindow {
     /// Begin, `CLOCK_MONOTONIC` ns.
     pub begin_ns: u64,
     /// End, ns.
     pub end_ns: u64,
+    /// What is counted, and in what unit.
+    pub kind: Kind,
+    /// Who made it.
+    pub maker: Maker,
     /// Samples taken a second of CPU time.
     pub hz: u32,
-    /// Folded stacks: `thread;outer;inner count` lines. Hostile text.
+    /// Folded stacks: `thread;outer;inner count` lines; frames of the kernel end in `_[k]`,
+    /// inlined ones in `_[i]`, guessed ones in `_[?]`. Hostile text.
     pub folded: String,
+    /// What it could not see, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// A whole run, as a report needs it.
@@ -157,8 +165,10 @@ pub struct Incident {
     pub models: Vec<Arc<Model>>,
     /// What happened, oldest first.
     pub events: Vec<Event>,
-    /// CPU profiles, oldest first.
+    /// Profiles, oldest first.
     pub profiles: Vec<ProfileWindow>,
+    /// Whole stacks of the threads, oldest first.
+    pub stacks: Vec<ThreadStacks>,
     /// Why it ended.
     pub end: EndReason,
     /// What was lost or damaged, one sentence each.

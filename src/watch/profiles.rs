@@ -7,6 +7,7 @@ use stallscope_probes::spool::{self, SpoolReader};
 
 use super::clock::now_ns;
 use super::event::ProfileWindow;
+use crate::profile::stacks::{Kind, Maker};
 
 /// Windows are a second long: looking oftener finds nothing.
 const LOOK_EVERY_NS: u64 = 500_000_000;
@@ -72,8 +73,11 @@ impl Profiles {
                 windows.push(ProfileWindow {
                     begin_ns: name.begin_ns,
                     end_ns: name.end_ns,
+                    kind: Kind::Cpu,
+                    maker: Maker::Itself,
                     hz: name.hz,
                     folded: folded.clone(),
+                    notes: Vec::new(),
                 });
             }
             self.newest_begin_ns = self.newest_begin_ns.max(name.begin_ns);

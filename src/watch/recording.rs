@@ -8,11 +8,12 @@ use stallscope_probes::sample::Sample;
 
 use super::config::Config;
 use super::event::{Anchor, EndReason, Environment, ProfileWindow, Target};
+use crate::profile::stacks::ThreadStacks;
 
 /// First bytes of the file.
 pub const MAGIC: &[u8; 8] = b"STALLREC";
 /// Version of the format; another one is refused.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// Largest frame: a sample with every list at its bound stays far below.
 pub const FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Largest file; what comes after is not recorded, and the end frame says so.
@@ -25,10 +26,12 @@ pub enum Frame {
     Header(Box<Header>),
     /// One tick.
     Sample(Box<Sample>),
-    /// One window of the target's own profiler.
+    /// One profile of one stretch of time.
     Profile(ProfileWindow),
     /// Once, last.
     End(EndReason),
+    /// The whole stacks of the threads at one instant.
+    Stacks(ThreadStacks),
 }
 
 /// Who, where, when.

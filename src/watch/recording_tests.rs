@@ -10,6 +10,7 @@ use super::super::replay;
 use super::super::world::{Kind, Phase, World};
 use super::any_sample::{long, sample};
 use super::*;
+use crate::profile::stacks::{self, Maker};
 
 fn header() -> Header {
     let mut config = Config::default();
@@ -56,6 +57,18 @@ fn read(bytes: &[u8]) -> Result<Read, RecordingError> {
     Ok((reader.header, frames, loss))
 }
 
+fn window(folded: String) -> ProfileWindow {
+    ProfileWindow {
+        begin_ns: 1,
+        end_ns: 2,
+        kind: stacks::Kind::OffCpu,
+        maker: Maker::Watcher,
+        hz: 99,
+        folded,
+        notes: vec![String::from("a note")],
+    }
+}
+
 /// A small recording of the made-up server: three ticks, a profile, an end.
 fn small() -> Vec<Frame> {
     let mut world = World::new(Kind { ring: true, page: true, rights: true });
@@ -63,7 +76,7 @@ fn small() -> Vec<Frame> {
         .map(|phase| Frame::Sample(Box::new(world.tick(phase))))
         .into();
     let folded = String::from("main;run 3\n");
-    frames.push(Frame::Profile(ProfileWindow { begin_ns: 1, end_ns: 2, hz: 99, folded }));
+    frames.push(Frame::Profile(window(folded)));
     frames.push(Frame::End(EndReason::TimeUp));
     frames
 }
@@ -160,7 +173,7 @@ fn a_length_that_is_a_lie_is_not_believed() {
 fn a_frame_that_could_not_be_read_again_is_not_written() {
     let profile = |bytes| {
         let folded = "x".repeat(bytes);
-        Frame::Profile(ProfileWindow { begin_ns: 1, end_ns: 2, hz: 99, folded })
+        Frame::Profile(window(folded))
     };
     let mut bytes = Vec::new();
     let mut writer = Writer::begin(&mut bytes, header()).unwrap();
@@ -221,7 +234,7 @@ fn a_replay_judges_as_the_live_run_did() {
 fn frame() -> BoxedStrategy<Frame> {
     let profile =
         (long(), long(), any::<u32>(), ".{0,40}").prop_map(|(begin_ns, end_ns, hz, folded)| {
-            Frame::Profile(ProfileWindow { begin_ns, end_ns, hz, folded })
+            Frame::Profile(ProfileWindow { begin_ns, end_ns, hz, ..window(folded) })
         });
     prop_oneof![
         9 => sample().prop_map(|sample| Frame::Sample(Box::new(sample))),

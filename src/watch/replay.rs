@@ -10,11 +10,14 @@ use super::engine::Engine;
 use super::event::{EndReason, Event, Incident, ProfileWindow};
 use super::recording::{Frame, Reader, RecordingError};
 use crate::model::Model;
+use crate::profile::stacks::ThreadStacks;
 
 /// Ticks kept of a recording: half an hour at 50 ms. A longer one is thinned evenly.
 pub const TICKS_MAX: usize = 36_000;
 /// Profile windows kept: an hour of seconds.
 pub const PROFILES_MAX: usize = 3_600;
+/// Looks at the stacks of all threads that are kept.
+pub const STACKS_MAX: usize = 64;
 
 /// Reads and judges the recording at `path`.
 ///
@@ -34,6 +37,7 @@ pub fn read(input: impl Read) -> Result<Incident, RecordingError> {
     let mut engine = Engine::with(header.target.pid, header.environment.ticks_per_s, header.config);
     let mut kept = Kept::default();
     let mut profiles: Vec<ProfileWindow> = Vec::new();
+    let mut stacks: Vec<ThreadStacks> = Vec::new();
     let mut end = EndReason::RecordingEnds;
     let mut losses = Vec::new();
     for frame in &mut reader {
@@ -43,7 +47,8 @@ pub fn read(input: impl Read) -> Result<Incident, RecordingError> {
                 kept.push(step.model, step.events);
             }
             Frame::Profile(window) if profiles.len() < PROFILES_MAX => profiles.push(window),
-            Frame::Profile(_) | Frame::Header(_) => {}
+            Frame::Stacks(taken) if stacks.len() < STACKS_MAX => stacks.push(taken),
+            Frame::Profile(_) | Frame::Stacks(_) | Frame::Header(_) => {}
             Frame::End(reason) => end = reason,
         }
     }
@@ -62,6 +67,7 @@ pub fn read(input: impl Read) -> Result<Incident, RecordingError> {
         models: kept.models,
         events: kept.events,
         profiles,
+        stacks,
         end,
         losses,
     })

@@ -268,6 +268,7 @@ pub fn quiet(models: Vec<Arc<Model>>) -> Incident {
         models,
         events: Vec::new(),
         profiles: Vec::new(),
+        stacks: Vec::new(),
         end: EndReason::TimeUp,
         losses: Vec::new(),
     }

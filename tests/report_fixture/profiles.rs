@@ -1,5 +1,6 @@
 //! CPU profiles of the made-up incidents.
 
+use stallscope::profile::stacks::{Kind, Maker};
 use stallscope::watch::event::ProfileWindow;
 
 use super::{BEGIN_NS, S};
@@ -9,8 +10,11 @@ pub fn profile(begin_s: u64, folded: &str) -> ProfileWindow {
     ProfileWindow {
         begin_ns: BEGIN_NS + begin_s * S,
         end_ns: BEGIN_NS + (begin_s + 2) * S,
+        kind: Kind::Cpu,
+        maker: Maker::Itself,
         hz: 99,
         folded: folded.to_owned(),
+        notes: Vec::new(),
     }
 }
 
