@@ -7,13 +7,18 @@
 //! Neither stands alone: the thread table of the same moment belongs beside it.
 //!
 //! ```text
+//! stacks::Profile  what was caught, with all that is known of it
+//! fold::fold       a profile -> folded text, bounded
 //! window::choose   which windows are "healthy" and which "stalled"
 //! folded::merge    text of many windows -> one bounded, cleaned set of stacks
 //! flame::draw      stacks -> SVG, and the script that lets one zoom and search it
 //! ```
 
 pub mod flame;
+pub mod fold;
 pub mod folded;
+#[cfg(test)]
+mod made;
 pub mod printable;
 pub mod stacks;
 pub mod window;
