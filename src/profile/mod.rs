@@ -11,6 +11,8 @@
 //! fold::fold       a profile -> folded text, bounded
 //! window::choose   which windows are "healthy" and which "stalled"
 //! folded::merge    text of many windows -> one bounded, cleaned set of stacks
+//! roles::group     threads -> what they are for; runtime::collapse: what the runtime does, as one
+//!                  frame
 //! flame::draw      stacks -> SVG, and the script that lets one zoom and search it
 //! ```
 
@@ -20,5 +22,7 @@ pub mod folded;
 #[cfg(test)]
 mod made;
 pub mod printable;
+pub mod roles;
+pub mod runtime;
 pub mod stacks;
 pub mod window;
