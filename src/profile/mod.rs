@@ -9,6 +9,7 @@
 //! ```text
 //! stacks::Profile  what was caught, with all that is known of it
 //! fold::fold       a profile -> folded text, bounded
+//! pprof, firefox   a profile -> the files of `go tool pprof` and of the Firefox Profiler
 //! window::choose   which windows are "healthy" and which "stalled"
 //! folded::merge    text of many windows -> one bounded, cleaned set of stacks
 //! roles::group     threads -> what they are for; runtime::collapse: what the runtime does, as one
@@ -16,11 +17,13 @@
 //! flame::draw      stacks -> SVG, and the script that lets one zoom and search it
 //! ```
 
+pub mod firefox;
 pub mod flame;
 pub mod fold;
 pub mod folded;
 #[cfg(test)]
 mod made;
+pub mod pprof;
 pub mod printable;
 pub mod roles;
 pub mod runtime;
