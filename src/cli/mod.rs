@@ -3,8 +3,10 @@
 pub(crate) mod args;
 mod diagnose;
 mod live;
+mod profile;
 mod replay;
 mod report;
+mod stacks;
 mod stop;
 mod target;
 mod text;
@@ -53,6 +55,8 @@ enum Command {
     Diagnose(diagnose::Args),
     Replay(replay::Args),
     Report(report::Args),
+    Profile(profile::Args),
+    Stacks(stacks::Args),
     /// Run an instrumented HTTP-to-Kafka server
     #[cfg(feature = "servers")]
     Serve(serve::Args),
@@ -75,6 +79,8 @@ pub fn main() -> ExitCode {
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Profile(args) => profile::run(&args),
+        Command::Stacks(args) => stacks::run(&args),
         #[cfg(feature = "servers")]
         Command::Serve(args) => serve::run(args),
         #[cfg(feature = "servers")]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use stallscope_probes::sample::ActiveOutcome;
 
-use super::args::{ConfigArgs, ProbeArgs, budget_ppm, duration};
+use super::args::{ConfigArgs, ProbeArgs, ProfileArgs, budget_ppm, duration};
 use super::target::TargetArgs;
 use super::{EXIT_OK, EXIT_STALLED, EXIT_USAGE, live, stop};
 use crate::diagnose::verdict::Cause;
@@ -54,6 +54,8 @@ pub struct Args {
     /// Record to FILE, for `report` and `replay`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    #[command(flatten)]
+    profile: ProfileArgs,
     /// JSON lines on stdout instead of the TUI
     #[arg(long)]
     headless: bool,
@@ -86,6 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(plan) = plan {
         session.probe_actively(plan);
     }
+    args.profile.begin(&mut session, args.record.is_some())?;
     let mut recorder = match &args.record {
         Some(path) => Some(
             Recorder::begin(path, &session)
@@ -106,7 +109,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         live::run(session, until, &stop, None, &mut record)?
     };
     if let Some(mut recorder) = recorder {
-        recorder.profiles(&session.last_profiles())?;
+        recorder.last(&session.last_profiles())?;
         let (path, complete) = recorder.end(reason).context("cannot end the recording")?;
         // The terminal may be gone by now; the recording is not.
         let mut err = std::io::stderr();

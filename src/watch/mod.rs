@@ -15,6 +15,7 @@ pub mod recording;
 pub mod replay;
 pub mod sampler;
 pub mod session;
+pub mod stacks;
 pub mod target;
 pub mod words;
 
@@ -29,4 +30,4 @@ mod twins_tests;
 #[cfg(test)]
 mod world;
 
-pub use clock::now_ns;
+pub use clock::{anchor, now_ns};

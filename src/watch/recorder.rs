@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::clock::now_ns;
 use super::event::{EndReason, ProfileWindow};
 use super::recording::{Frame, Header, RecordingError, Writer};
-use super::session::{Session, Tick};
+use super::session::{Last, Session, Tick};
+use crate::profile::stacks::ThreadStacks;
 
 /// A killed watcher loses at most this much.
 const FLUSH_EVERY_NS: u64 = 1_000_000_000;
@@ -44,6 +45,7 @@ impl Recorder {
     pub fn tick(&mut self, tick: &Tick<'_>) -> Result<(), RecordingError> {
         self.writer.frame(&Frame::Sample(Box::new(tick.sample.clone())))?;
         self.profiles(tick.profiles)?;
+        self.stacks(tick.stacks)?;
         let now_ns = now_ns();
         if now_ns.saturating_sub(self.flushed_ns) >= FLUSH_EVERY_NS {
             self.writer.flush()?;
@@ -61,6 +63,26 @@ impl Recorder {
             self.writer.frame(&Frame::Profile(window.clone()))?;
         }
         Ok(())
+    }
+
+    /// Appends looks at the stacks of all threads.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn stacks(&mut self, looks: &[ThreadStacks]) -> Result<(), RecordingError> {
+        for look in looks {
+            self.writer.frame(&Frame::Stacks(look.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// Appends what became available only after the run.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn last(&mut self, last: &Last) -> Result<(), RecordingError> {
+        self.profiles(&last.profiles)?;
+        self.stacks(&last.stacks)
     }
 
     /// Ends the recording; returns its path, and whether it is complete.
