@@ -87,6 +87,11 @@ pub enum RecordingError {
     /// A frame would not be read again.
     #[error("a frame of {0} bytes is longer than a recording may hold ({FRAME_BYTES_MAX})")]
     FrameLength(usize),
+    /// It is to be kept short, and cannot be replaced.
+    #[error(
+        "--keep replaces the recording by a shorter one now and then, so it must be a plain file"
+    )]
+    NotAFile,
     /// A frame could not be encoded.
     #[error("a frame of the recording cannot be encoded: {0}")]
     Encode(postcard::Error),

@@ -178,7 +178,7 @@ fn what_is_lost_is_said_with_its_place() {
             &[1],
         ),
         (4, 0xaa, format!("a frame's checksum does not match; {second} bytes between"), &[1]),
-        (7, 0xaa, format!("a frame claims 2852127"), &[1]),
+        (7, 0xaa, String::from("a frame claims 2852127"), &[1]),
         (
             0,
             0xaa,
