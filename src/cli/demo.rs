@@ -136,7 +136,7 @@ fn watch(
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
     let anchor = session.anchor;
-    let mut recorder = Recorder::begin(recording, &session)
+    let mut recorder = Recorder::begin(recording, &session, None)
         .with_context(|| format!("cannot record to {}", recording.display()))?;
     let mut progress = Progress::new(anchor, !tui);
     let until = Until {

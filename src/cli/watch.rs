@@ -16,6 +16,7 @@ use super::{EXIT_OK, EXIT_STALLED, EXIT_USAGE, live, stop};
 use crate::diagnose::verdict::Cause;
 use crate::model::Model;
 use crate::watch::event::EndReason;
+use crate::watch::keep::{KEEP_MAX, KEEP_MIN};
 use crate::watch::recorder::Recorder;
 use crate::watch::session::{Pacing, Probes, Session, Tick, Until};
 use crate::watch::{json, now_ns};
@@ -54,6 +55,9 @@ pub struct Args {
     /// Record to FILE, for `report` and `replay`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// With --record: keep the last DURATION, 10s to 24h, and up to a minute around each onset
+    #[arg(long, value_name = "DURATION", requires = "record", value_parser = keep)]
+    keep: Option<Duration>,
     #[command(flatten)]
     profile: ProfileArgs,
     /// JSON lines on stdout instead of the TUI
@@ -70,6 +74,15 @@ fn interval(text: &str) -> Result<Duration, String> {
         Ok(interval)
     } else {
         Err(format!("{text} is out of range: the interval lies between 5ms and 10s"))
+    }
+}
+
+fn keep(text: &str) -> Result<Duration, String> {
+    let keep = duration(text)?;
+    if (KEEP_MIN..=KEEP_MAX).contains(&keep) {
+        Ok(keep)
+    } else {
+        Err(format!("{text} is out of range: a recording is kept for between 10s and 24h"))
     }
 }
 
@@ -91,7 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     args.profile.begin(&mut session, args.record.is_some())?;
     let mut recorder = match &args.record {
         Some(path) => Some(
-            Recorder::begin(path, &session)
+            Recorder::begin(path, &session, args.keep)
                 .with_context(|| format!("cannot record to {}", path.display()))?,
         ),
         None => None,

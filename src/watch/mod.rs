@@ -7,6 +7,7 @@ pub mod config;
 pub mod engine;
 pub mod event;
 pub mod json;
+pub mod keep;
 mod notes;
 mod pace;
 mod profiles;
