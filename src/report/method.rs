@@ -152,7 +152,7 @@ fn ticks(facts: &Facts<'_>) -> Markup {
 }
 
 /// Numbers missing between the ticks kept.
-fn skipped(facts: &Facts<'_>) -> u64 {
+pub(super) fn skipped(facts: &Facts<'_>) -> u64 {
     let models = &facts.incident.models;
     models
         .iter()

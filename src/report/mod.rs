@@ -22,8 +22,10 @@ mod chain;
 mod chart;
 mod charts;
 mod facts;
+mod figures;
 mod flames;
 mod frame;
+mod json;
 mod method;
 mod names;
 mod page;
@@ -53,6 +55,12 @@ pub(crate) fn hash_source(text: &str) -> String {
 /// The report as one self-contained HTML file.
 pub fn html(incident: &Incident) -> Vec<u8> {
     page::assemble(&facts::Facts::new(incident)).into_bytes()
+}
+
+/// The report as data: one JSON object in one line, by the schema in `docs/report.schema.json`.
+/// Characters that command a terminal are escaped.
+pub fn json(incident: &Incident) -> Vec<u8> {
+    json::assemble(&facts::Facts::new(incident)).into_bytes()
 }
 
 /// One paragraph: what, since when, why, what to do. Safe to print on a terminal.
