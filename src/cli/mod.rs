@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 mod diagnose;
+mod document;
 mod live;
 mod replay;
 mod report;

@@ -9,7 +9,10 @@
 //! frame      what is around the content of a page
 //! page       the HTML page of  verdict, charts, tables, threads, rings, resources, flames, method
 //!            (with chain, tiers, active and watcher)
-//! paragraph  plain text and Markdown
+//! paragraph  plain text
+//! figures    what was counted and measured, per phase
+//! markdown   the Markdown of  the same sections
+//! json       the same as data, by a schema
 //! ```
 //!
 //! Text that stems from the observed process is hostile. It passes `profile::printable` (controls,
@@ -26,6 +29,7 @@ mod figures;
 mod flames;
 mod frame;
 mod json;
+mod markdown;
 mod method;
 mod names;
 mod page;
@@ -68,7 +72,8 @@ pub fn verdict_paragraph(incident: &Incident) -> String {
     paragraph::paragraph(&facts::Facts::new(incident))
 }
 
-/// The report as Markdown, without charts and flamegraphs.
+/// The report as Markdown, with tables in the place of charts and flamegraphs: to be pasted into an
+/// issue or a post-mortem. Safe to print on a terminal.
 pub fn markdown(incident: &Incident) -> String {
-    paragraph::markdown(&facts::Facts::new(incident))
+    markdown::assemble(&facts::Facts::new(incident))
 }

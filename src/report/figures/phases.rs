@@ -103,6 +103,9 @@ mod tests {
         let two = phases(&[(120, 130), (150, 180)]);
         let at = |ms: u64| two.at(ms * MS);
         assert_eq!([at(119), at(120), at(129)], [Phase::Healthy, Phase::Stalled, Phase::Stalled]);
-        assert_eq!([at(130), at(150), at(180)], [Phase::Recovered, Phase::Stalled, Phase::Recovered]);
+        assert_eq!(
+            [at(130), at(150), at(180)],
+            [Phase::Recovered, Phase::Stalled, Phase::Recovered]
+        );
     }
 }

@@ -7,6 +7,7 @@ use stallscope_probes::{Reading, Why};
 
 use crate::model::answers::waiting;
 use crate::model::{Model, ServedModel, TcpModel, ThreadModel, ThreadRole};
+use crate::report::text::number;
 
 /// A rate from counters is taken over at least this long: over one tick it would be all or nothing.
 const RATE_NS_MIN: u64 = 1_000_000_000;
@@ -32,6 +33,22 @@ impl Spec {
             Some(now) => (self.read)(At { models, index, now }),
             None => Reading::absent(Why::NotSampled, "there is no such tick"),
         }
+    }
+}
+
+impl Spec {
+    /// The unit in which [`Self::shown`] shows it.
+    pub fn shown_unit(&self) -> &'static str {
+        if self.is_in_bytes() { "MiB" } else { self.unit }
+    }
+
+    /// A value of it, for people.
+    pub fn shown(&self, value: f64) -> String {
+        number(if self.is_in_bytes() { value / f64::from(1 << 20) } else { value })
+    }
+
+    fn is_in_bytes(&self) -> bool {
+        self.unit == "bytes"
     }
 }
 
@@ -99,9 +116,7 @@ pub(in crate::report) static SPECS: [Spec; 27] = [
         })
     }),
     spec("answer_ms", "Answer to the active probe", "ms", 0.2, answer_ms),
-    spec("open_fds", "Open fds", "fds", 8.0, |at| {
-        at.now.fds.as_ref().map(|fds| fds.open as f64)
-    }),
+    spec("open_fds", "Open fds", "fds", 8.0, |at| at.now.fds.as_ref().map(|fds| fds.open as f64)),
     spec("rss_bytes", "Resident memory", "bytes", 1_048_576.0, |at| {
         at.now.process.as_ref().map(|process| process.rss_bytes as f64)
     }),

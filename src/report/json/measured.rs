@@ -147,9 +147,7 @@ fn heaviest(folded: &Folded) -> Vec<(&String, u64)> {
 }
 
 fn stacks(folded: &Folded) -> Json {
-    let stack = |(stack, count): (&String, u64)| {
-        json!({ "frames": stack.split(';').collect::<Vec<_>>(), "count": count })
-    };
+    let stack = |(stack, count): (&String, u64)| json!({ "frames": stack.split(';').collect::<Vec<_>>(), "count": count });
     heaviest(folded).into_iter().map(stack).collect()
 }
 
@@ -164,7 +162,10 @@ mod tests {
 
     #[test]
     fn a_title_makes_an_id() {
-        assert_eq!(slug("io_uring: completion queue, not reaped"), "io-uring-completion-queue-not-reaped");
+        assert_eq!(
+            slug("io_uring: completion queue, not reaped"),
+            "io-uring-completion-queue-not-reaped"
+        );
         assert_eq!(slug("Age of the runtime’s last beat"), "age-of-the-runtime-s-last-beat");
     }
 

@@ -38,9 +38,7 @@ pub(super) fn ticks(facts: &Facts<'_>) -> Json {
             None => ticks.push((vec![name], model)),
         }
     }
-    let tick = |(names, model): &(Vec<&str>, &Model)| {
-        json!({ "of": names, "at": facts.wall(model.at_ns), "model": model })
-    };
+    let tick = |(names, model): &(Vec<&str>, &Model)| json!({ "of": names, "at": facts.wall(model.at_ns), "model": model });
     ticks.iter().map(tick).collect()
 }
 
