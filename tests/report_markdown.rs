@@ -35,7 +35,7 @@ fn shape(document: &str) -> Vec<String> {
             shape.push(format!("row of {}", text.matches('|').count()));
         } else {
             let begin = text.split(' ').next().unwrap_or_default();
-            let is_mark = begin.starts_with(['#', '-']) || begin.ends_with('.');
+            let is_mark = begin.chars().all(|char| "#-+=.)0123456789".contains(char));
             shape.push(if is_mark { begin.to_owned() } else { String::from("text") });
         }
     }
@@ -44,14 +44,14 @@ fn shape(document: &str) -> Vec<String> {
     shape
 }
 
-/// A line without what is escaped, and without the comments that part mentions.
+/// A line with a letter for whatever is escaped, and without the comments that part mentions.
 fn literal_gone(line: &str) -> String {
     let line = line.replace("@<!-- -->", "");
     assert!(!line.contains('@'), "a mention: {line}");
     let mut chars = line.chars();
     let mut text = String::new();
     while let Some(char) = chars.next() {
-        if char == '\\' { drop(chars.next()) } else { text.push(char) }
+        text.push(if char == '\\' { chars.next().map_or(char, |_| 'e') } else { char });
     }
     text
 }
