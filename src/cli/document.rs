@@ -41,7 +41,7 @@ impl Format {
 
 /// What the user said about form and place.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct Output {
     /// The form; default: by the ending of -o FILE, else html
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
@@ -59,7 +59,7 @@ pub enum Place {
     File(PathBuf),
 }
 
-impl Args {
+impl Output {
     /// The form.
     pub fn format(&self) -> Format {
         let by_ending = || Format::by_ending(self.output.as_deref()?);
@@ -118,8 +118,8 @@ pub fn write(place: &Place, bytes: &[u8]) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    fn args(format: Option<Format>, output: Option<&str>) -> Args {
-        Args { format, output: output.map(PathBuf::from) }
+    fn args(format: Option<Format>, output: Option<&str>) -> Output {
+        Output { format, output: output.map(PathBuf::from) }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Each is a door to the same pipe.
 
 pub(crate) mod args;
+mod compare;
 mod diagnose;
 mod document;
 mod live;
@@ -54,6 +55,7 @@ enum Command {
     Diagnose(diagnose::Args),
     Replay(replay::Args),
     Report(report::Args),
+    Compare(compare::Args),
     /// Run an instrumented HTTP-to-Kafka server
     #[cfg(feature = "servers")]
     Serve(serve::Args),
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Compare(args) => compare::run(&args),
         #[cfg(feature = "servers")]
         Command::Serve(args) => serve::run(args),
         #[cfg(feature = "servers")]

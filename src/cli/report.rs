@@ -13,14 +13,14 @@ use crate::watch::replay;
 /// Turn a recording into a report: a page, Markdown, or JSON.
 ///
 /// The page is one self-contained file: it opens from disk, without a network. Markdown and JSON go
-/// to stdout where no file is named: `stallscope report run.stallrec --format json | jq .verdict`.
+/// to stdout where no file is named: `stallscope report RECORDING --format json | jq .verdict.got`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The recording (`watch --record FILE`)
     #[arg(value_name = "RECORDING")]
     recording: PathBuf,
     #[command(flatten)]
-    document: document::Args,
+    document: document::Output,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {

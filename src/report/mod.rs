@@ -13,6 +13,7 @@
 //! figures    what was counted and measured, per phase
 //! markdown   the Markdown of  the same sections
 //! json       the same as data, by a schema
+//! compare    two runs side by side
 //! ```
 //!
 //! Text that stems from the observed process is hostile. It passes `profile::printable` (controls,
@@ -24,6 +25,7 @@ mod active;
 mod chain;
 mod chart;
 mod charts;
+pub mod compare;
 mod facts;
 mod figures;
 mod flames;

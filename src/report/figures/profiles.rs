@@ -173,7 +173,8 @@ pub(in crate::report) fn shares(
     rows.sort_by(|a, b| reach(b).total_cmp(&reach(a)).then(a.function.cmp(&b.function)));
     rows.truncate(rows_max);
     let change = |row: &Share| (row.after - row.before).abs();
-    rows.sort_by(|a, b| change(b).total_cmp(&change(a)).then(a.function.cmp(&b.function)));
+    // Stable: of equal changes the larger share comes first.
+    rows.sort_by(|a, b| change(b).total_cmp(&change(a)));
     rows
 }
 

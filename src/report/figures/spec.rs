@@ -88,7 +88,7 @@ pub(in crate::report) static SPECS: [Spec; 27] = [
     spec("accepts_per_s", "Connections accepted", "per second", 1.0, |at| {
         at.now.app.as_ref().and_then(|app| app.accepts_per_s.clone())
     }),
-    spec("cpu_ms_per_response", "CPU time per response", "ms", 0.005, cpu_ms_per_response),
+    spec("cpu_us_per_response", "CPU time per response", "µs", 5.0, cpu_us_per_response),
     spec("cpu_cores", "CPU of the process", "cores", 0.02, |at| {
         at.now.process.as_ref().and_then(|process| process.cpu_cores.clone())
     }),
@@ -152,14 +152,14 @@ pub(in crate::report) static SPECS: [Spec; 27] = [
     spec("kafka_rtt_ms", "Kafka: slowest round trip", "ms", 0.5, kafka_rtt_ms),
 ];
 
-fn cpu_ms_per_response(at: At<'_>) -> Reading<f64> {
+fn cpu_us_per_response(at: At<'_>) -> Reading<f64> {
     let cores = at.now.process.as_ref().and_then(|process| process.cpu_cores.clone());
     let responses = at.now.app.as_ref().and_then(|app| app.responses_per_s.clone());
     responses.and_then(|per_s| {
         if per_s <= 0.0 {
             return Reading::absent(Why::Unsupported, "no response was written");
         }
-        cores.map(|cores| cores * 1e3 / per_s)
+        cores.map(|cores| cores * 1e6 / per_s)
     })
 }
 

@@ -6,7 +6,7 @@
 //! the writer escapes what commands a terminal.
 
 mod measured;
-mod run;
+pub(super) mod run;
 mod seen;
 
 use serde_json::{Value as Json, json};

@@ -15,7 +15,7 @@ const EVENTS_MAX: usize = 1_000;
 const EPISODES_MAX: usize = 200;
 
 /// The process, as in the line `target`.
-pub(super) fn target(facts: &Facts<'_>) -> Json {
+pub(in crate::report) fn target(facts: &Facts<'_>) -> Json {
     let target = &facts.incident.target;
     json!({
         "pid": target.pid,
@@ -29,7 +29,7 @@ pub(super) fn target(facts: &Facts<'_>) -> Json {
 }
 
 /// The machine and the conditions.
-pub(super) fn environment(facts: &Facts<'_>) -> Json {
+pub(in crate::report) fn environment(facts: &Facts<'_>) -> Json {
     let environment = &facts.incident.environment;
     json!({
         "kernel": environment.kernel,
@@ -44,7 +44,7 @@ pub(super) fn environment(facts: &Facts<'_>) -> Json {
 }
 
 /// From when to when, how it went, and how evenly it was looked at.
-pub(super) fn run(facts: &Facts<'_>) -> Json {
+pub(in crate::report) fn run(facts: &Facts<'_>) -> Json {
     let models = &facts.incident.models;
     let phases = Phases::of(facts);
     let part = |phase: Phase| {
@@ -82,7 +82,7 @@ pub(in crate::report) const fn outcome(outcome: Outcome) -> &'static str {
 }
 
 /// Every stall, oldest first.
-pub(super) fn episodes(facts: &Facts<'_>) -> Json {
+pub(in crate::report) fn episodes(facts: &Facts<'_>) -> Json {
     let main = facts.episode().map(std::ptr::from_ref);
     let list: Vec<Json> = facts
         .episodes

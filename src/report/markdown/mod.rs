@@ -3,7 +3,7 @@
 //! Text from the process is printable first and then escaped, or stands in a fence that it cannot
 //! close.
 
-mod measured;
+pub(super) mod measured;
 mod method;
 mod seen;
 mod story;
