@@ -11,9 +11,9 @@ const READINGS_MIN: u64 = 8;
 
 /// What is to be said of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Difference {
     /// The medians are alike.
-    None,
+    Alike,
     /// The medians differ, and the middle halves of the readings overlap.
     WithinSpread,
     /// The middle halves have no value in common.
@@ -24,11 +24,11 @@ pub(super) enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl Difference {
     /// As in JSON.
     pub const fn id(self) -> &'static str {
         match self {
-            Self::None => "none",
+            Self::Alike => "none",
             Self::WithinSpread => "within-spread",
             Self::BeyondSpread => "beyond-spread",
             Self::FewReadings => "few-readings",
@@ -39,7 +39,7 @@ impl Verdict {
     /// For people.
     pub const fn words(self) -> &'static str {
         match self {
-            Self::None => "no difference",
+            Self::Alike => "no difference",
             Self::WithinSpread => "within the spread",
             Self::BeyondSpread => "larger than the spread",
             Self::FewReadings => "too few readings to say",
@@ -57,22 +57,22 @@ pub(super) struct Change {
     pub b: Reading<Spread>,
     /// Median of B over median of A; 1 where both are 0.
     pub ratio: Reading<f64>,
-    pub verdict: Verdict,
+    pub difference: Difference,
 }
 
 impl Change {
     /// Of the same figure of two runs.
     pub fn of(a: &Figure, b: &Figure, phase: Phase) -> Self {
         let (spec, a, b) = (a.spec, a.of(phase).clone(), b.of(phase).clone());
-        let (ratio, verdict) = match (&a, &b) {
+        let (ratio, difference) = match (&a, &b) {
             (Reading::Got(a), Reading::Got(b)) => {
-                (ratio(a.median, b.median), verdict(a, b, spec.floor))
+                (ratio(a.median, b.median), difference(a, b, spec.floor))
             }
             (Reading::Absent(absence), _) | (_, Reading::Absent(absence)) => {
-                (Reading::Absent(absence.clone()), Verdict::Unknown)
+                (Reading::Absent(absence.clone()), Difference::Unknown)
             }
         };
-        Self { spec, phase, a, b, ratio, verdict }
+        Self { spec, phase, a, b, ratio, difference }
     }
 
     /// Both medians, where both sides have one.
@@ -105,15 +105,15 @@ fn ratio(a: f64, b: f64) -> Reading<f64> {
     }
 }
 
-fn verdict(a: &Spread, b: &Spread, floor: f64) -> Verdict {
+fn difference(a: &Spread, b: &Spread, floor: f64) -> Difference {
     if (b.median - a.median).abs() < floor || share(a.median, b.median) < SHARE_MIN {
-        Verdict::None
+        Difference::Alike
     } else if a.readings.min(b.readings) < READINGS_MIN {
-        Verdict::FewReadings
+        Difference::FewReadings
     } else if a.is_apart_from(b) {
-        Verdict::BeyondSpread
+        Difference::BeyondSpread
     } else {
-        Verdict::WithinSpread
+        Difference::WithinSpread
     }
 }
 
@@ -129,21 +129,21 @@ mod tests {
 
     #[test]
     fn what_is_said_of_a_difference() {
-        let cases: [(&[f64], &[f64], Verdict); 6] = [
-            (&[100.0, 101.0, 102.0], &[100.0, 101.0, 102.0], Verdict::None),
-            (&[100.0, 101.0, 102.0], &[108.0, 109.0, 110.0], Verdict::None),
-            (&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0], Verdict::None),
-            (&[50.0, 100.0, 150.0], &[90.0, 130.0, 170.0], Verdict::WithinSpread),
-            (&[100.0, 101.0, 102.0], &[200.0, 201.0, 202.0], Verdict::BeyondSpread),
-            (&[0.0, 0.0, 0.0], &[200.0, 201.0, 202.0], Verdict::BeyondSpread),
+        let cases: [(&[f64], &[f64], Difference); 6] = [
+            (&[100.0, 101.0, 102.0], &[100.0, 101.0, 102.0], Difference::Alike),
+            (&[100.0, 101.0, 102.0], &[108.0, 109.0, 110.0], Difference::Alike),
+            (&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0], Difference::Alike),
+            (&[50.0, 100.0, 150.0], &[90.0, 130.0, 170.0], Difference::WithinSpread),
+            (&[100.0, 101.0, 102.0], &[200.0, 201.0, 202.0], Difference::BeyondSpread),
+            (&[0.0, 0.0, 0.0], &[200.0, 201.0, 202.0], Difference::BeyondSpread),
         ];
         for (a, b, expected) in cases {
             let (a, b) = (spread(a), spread(b));
-            assert_eq!(verdict(&a, &b, 5.0), expected, "{a:?} {b:?}");
-            assert_eq!(verdict(&b, &a, 5.0), expected, "swapped: {a:?} {b:?}");
+            assert_eq!(difference(&a, &b, 5.0), expected, "{a:?} {b:?}");
+            assert_eq!(difference(&b, &a, 5.0), expected, "swapped: {a:?} {b:?}");
         }
         let few = Spread::of(vec![200.0]).unwrap();
-        assert_eq!(verdict(&spread(&[1.0]), &few, 5.0), Verdict::FewReadings);
+        assert_eq!(difference(&spread(&[1.0]), &few, 5.0), Difference::FewReadings);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 use stallscope_probes::Reading;
 
-use super::change::{Change, Verdict};
+use super::change::{Change, Difference};
 use super::sides::Side;
 use crate::model::tiers::Tier;
 use crate::profile::printable::printable;
@@ -91,7 +91,7 @@ fn load(changes: &[Change]) -> Option<Condition> {
         |change: &&Change| change.spec.id == "requests_per_s" && change.phase == Phase::Healthy;
     let change = changes.iter().find(of_load)?;
     let (a, b) = change.medians()?;
-    (change.verdict == Verdict::BeyondSpread).then(|| Condition {
+    (change.difference == Difference::BeyondSpread).then(|| Condition {
         what: "load",
         a: format!("{} requests per second", change.spec.shown(a)),
         b: format!("{} requests per second", change.spec.shown(b)),

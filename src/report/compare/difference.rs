@@ -11,7 +11,7 @@ use crate::profile::folded::{Folded, OTHER_STACKS};
 /// Narrowest frame drawn, percent of the width: tried in this order until the SVG fits.
 const WIDTH_PERCENT_MIN: [f64; 4] = [0.1, 0.5, 2.0, 8.0];
 
-/// Draws `after`; red frames have a larger share in it than in `before`, blue ones a smaller.
+/// Draws `after`; frames that are innermost more often than in `before` are red, less often blue.
 /// Counts of `before` are scaled to the sum of `after`, so that only shares differ.
 ///
 /// # Errors

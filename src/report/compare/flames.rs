@@ -6,11 +6,14 @@ use super::difference::draw_difference;
 use super::page::phase_title;
 use super::sides::{Comparison, Pair};
 use crate::profile::flame::{Drawn, Flame};
-use crate::report::figures::profiles::{self, Share};
+use crate::profile::stacks::Kind;
+use crate::report::figures::profiles::{self, Group, Share};
 use crate::report::flames::{TOOLS_PX, document, script};
 use crate::report::markdown::measured::points;
 use crate::report::text::{count, duration_ns, sentence};
 
+/// With fewer samples on a side, shares say little.
+const SAMPLES_MIN: u64 = 200;
 /// Flamegraphs drawn.
 const FLAMES_MAX: usize = 6;
 /// Functions listed per table.
@@ -43,8 +46,9 @@ pub(super) fn draw(comparison: &Comparison<'_>) -> Section {
         .collect();
     let body = html! {
         p.hint {
-            "Width is the share in " (comparison.b.label) ". Red: a larger share there than in "
-            (comparison.a.label) "; blue: a smaller one. What " (comparison.b.label)
+            "Width is the share in " (comparison.b.label) ". Colour is by what a function burnt "
+            "itself, as the innermost: red, a larger share than in " (comparison.a.label)
+            "; blue, a smaller one. What " (comparison.b.label)
             " lacks altogether has no width: the tables name it."
         }
         @for part in &parts { (part) }
@@ -68,17 +72,11 @@ fn part(comparison: &Comparison<'_>, pair: &Pair<'_>) -> (Markup, Option<String>
         Ok(Drawn::Empty) => (html! { p.finding { (empty(comparison, pair)) } }, None),
         Err(error) => (html! { p { (sentence(&error.to_string())) } }, None),
     };
-    let unit = profiles::unit(pair.a.kind);
     let part = html! {
-        h3 {
-            (title)
-            span.unit {
-                (count(before.samples)) " " (unit) " in " (duration_ns(pair.a.covered_ns)) " against "
-                (count(after.samples)) " in " (duration_ns(pair.b.covered_ns))
-            }
-        }
+        h3 { (title) span.unit { (scope(pair)) } }
         (drawing)
         @if before.samples > 0 && after.samples > 0 {
+            @if let Some(few) = few(pair) { p.hint { (few) } }
             div.columns {
                 (shares(comparison, "Innermost function", &own(pair)))
                 (shares(comparison, "On the stack", &total(pair)))
@@ -86,6 +84,22 @@ fn part(comparison: &Comparison<'_>, pair: &Pair<'_>) -> (Markup, Option<String>
         }
     };
     (part, script)
+}
+
+/// `312 samples in 10.0 s against 290 in 9.80 s`.
+pub(super) fn scope(pair: &Pair<'_>) -> String {
+    let of = |group: &Group, unit: &str| {
+        format!("{}{unit} in {}", count(group.folded.samples), duration_ns(group.covered_ns))
+    };
+    let unit = format!(" {}", profiles::unit(pair.a.kind));
+    format!("{} against {}", of(pair.a, &unit), of(pair.b, ""))
+}
+
+/// Said where shares are no more than a hint.
+pub(super) fn few(pair: &Pair<'_>) -> Option<&'static str> {
+    let samples = pair.a.folded.samples.min(pair.b.folded.samples);
+    (pair.a.kind == Kind::Cpu && samples < SAMPLES_MIN)
+        .then_some("There are few samples on a side: differences of some points may be chance.")
 }
 
 /// Which side burnt nothing: a finding, not a fault of the profile.

@@ -69,7 +69,7 @@ fn change(change: &Change) -> Json {
             Reading::Got(ratio) => Reading::Got(rounded(*ratio)),
             absent @ Reading::Absent(_) => absent.clone(),
         },
-        "difference": change.verdict.id(),
+        "difference": change.difference.id(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use stallscope_probes::Reading;
 
 use super::change::Change;
-use super::flames::{empty, own, title, total};
+use super::flames::{empty, few, own, scope, title, total};
 use super::page::phase_title;
 use super::sides::{Comparison, Side};
 use super::words;
@@ -13,7 +13,7 @@ use crate::report::figures::profiles::Share;
 use crate::report::figures::{Phase, Spread};
 use crate::report::markdown::measured::points;
 use crate::report::markdown::text::{escaped, heading, table_head, table_row};
-use crate::report::text::{duration_ms, number, sentence, shown, why};
+use crate::report::text::{duration_ms, sentence, shown, why};
 
 /// The whole document.
 pub(super) fn assemble(comparison: &Comparison<'_>) -> String {
@@ -84,7 +84,7 @@ fn figures(out: &mut String, comparison: &Comparison<'_>, phase: Phase) {
     head(out, &heads(comparison, &["Figure", "Unit"], &["Ratio:", "Difference"]));
     for change in comparison.read(phase) {
         let ratio = match &change.ratio {
-            Reading::Got(ratio) => format!("× {}", number(*ratio)),
+            Reading::Got(ratio) => format!("× {}", words::factor(*ratio)),
             Reading::Absent(_) => String::from("–"),
         };
         table_row(
@@ -95,7 +95,7 @@ fn figures(out: &mut String, comparison: &Comparison<'_>, phase: Phase) {
                 cell(change, &change.a),
                 cell(change, &change.b),
                 ratio,
-                change.verdict.words().to_owned(),
+                change.difference.words().to_owned(),
             ],
         );
     }
@@ -131,10 +131,13 @@ fn profiles(out: &mut String, comparison: &Comparison<'_>) {
         );
     }
     for pair in &pairs {
-        let _ = writeln!(out, "### {}\n", title(pair));
+        let _ = writeln!(out, "### {}\n\n{}.\n", title(pair), scope(pair));
         if pair.a.folded.samples == 0 || pair.b.folded.samples == 0 {
             let _ = writeln!(out, "{}\n", escaped(&empty(comparison, pair)));
             continue;
+        }
+        if let Some(few) = few(pair) {
+            let _ = writeln!(out, "{few}\n");
         }
         shares(out, comparison, "Self (innermost function)", &own(pair));
         shares(out, comparison, "Total (on the stack)", &total(pair));

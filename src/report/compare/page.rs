@@ -166,18 +166,18 @@ fn table(comparison: &Comparison<'_>, phase: Phase) -> Markup {
             }
             tbody {
                 @for change in comparison.read(phase) {
-                    tr.(change.verdict.id()) {
+                    tr.(format!("d-{}", change.difference.id())) {
                         th scope="row" { (change.spec.title) }
                         td { (change.spec.shown_unit()) }
                         (cell(change, &change.a))
                         (cell(change, &change.b))
                         @match &change.ratio {
-                            Reading::Got(ratio) => { td.num { "× " (number(*ratio)) } }
+                            Reading::Got(ratio) => { td.num { "× " (words::factor(*ratio)) } }
                             Reading::Absent(absence) => {
                                 td.none.num title=(shown(&absence.detail)) { "–" }
                             }
                         }
-                        td { span.tag { (change.verdict.words()) } }
+                        td { span.tag { (change.difference.words()) } }
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! The sentences at the top: how both went, what differs most, whether that is more than the
 //! spread, and what makes the comparison unfair.
 
-use super::change::{Change, Verdict};
+use super::change::{Change, Difference};
 use super::sides::{Comparison, Side};
 use crate::report::facts::Outcome;
 use crate::report::figures::Phase;
@@ -13,11 +13,11 @@ const CONDITIONS_MAX: usize = 6;
 /// Two to five sentences, printable.
 pub(super) fn summary(comparison: &Comparison<'_>) -> Vec<String> {
     let mut sentences = vec![outcome(comparison)];
-    if comparison.changes.iter().all(|change| change.verdict == Verdict::Unknown) {
+    if comparison.changes.iter().all(|change| change.difference == Difference::Unknown) {
         sentences.push(String::from("The two runs have no figure in common."));
     }
     for phase in Phase::ALL {
-        sentences.extend(difference(comparison, phase));
+        sentences.extend(most_different(comparison, phase));
     }
     let unfair: Vec<&str> = comparison
         .conditions
@@ -44,18 +44,22 @@ fn outcome(comparison: &Comparison<'_>) -> String {
 }
 
 /// What differs most in one phase; nothing where the two do not share it.
-fn difference(comparison: &Comparison<'_>, phase: Phase) -> Option<String> {
+fn most_different(comparison: &Comparison<'_>, phase: Phase) -> Option<String> {
     let known: Vec<&Change> = comparison
         .read(phase)
-        .filter(|change| !matches!(change.verdict, Verdict::Unknown | Verdict::FewReadings))
+        .filter(|change| {
+            !matches!(change.difference, Difference::Unknown | Difference::FewReadings)
+        })
         .collect();
     let when = when(phase);
     if known.is_empty() {
         let any = comparison.read(phase).next().is_some();
         return any.then(|| format!("{when}, too little was read to compare."));
     }
-    let most = |verdict| largest(known.iter().copied().filter(|change| change.verdict == verdict));
-    if let Some(change) = most(Verdict::BeyondSpread) {
+    let most = |difference| {
+        largest(known.iter().copied().filter(|change| change.difference == difference))
+    };
+    if let Some(change) = most(Difference::BeyondSpread) {
         return Some(format!(
             "{when}, what differs most is {}: {}. That is larger than the spread: the middle halves \
              of the readings have no value in common.",
@@ -63,7 +67,7 @@ fn difference(comparison: &Comparison<'_>, phase: Phase) -> Option<String> {
             in_figures(comparison, change)?
         ));
     }
-    if let Some(change) = most(Verdict::WithinSpread) {
+    if let Some(change) = most(Difference::WithinSpread) {
         return Some(format!(
             "{when}, no difference is larger than the spread of the readings; the largest is {}: {}.",
             title(change),
@@ -105,10 +109,9 @@ fn title(change: &Change) -> String {
 fn in_figures(comparison: &Comparison<'_>, change: &Change) -> Option<String> {
     let (a, b) = change.medians()?;
     let spec = change.spec;
-    let times = change
-        .ratio
-        .got()
-        .map_or_else(String::new, |ratio| format!(", {} in {}", times(*ratio), comparison.b.label));
+    let times = change.ratio.got().map_or_else(String::new, |ratio| {
+        format!(", {} times as much in {}", factor(*ratio), comparison.b.label)
+    });
     Some(format!(
         "{} {unit} in {} against {} {unit} in {}{times}",
         spec.shown(a),
@@ -119,9 +122,9 @@ fn in_figures(comparison: &Comparison<'_>, change: &Change) -> Option<String> {
     ))
 }
 
-/// `1.68 times as much`.
-pub(super) fn times(ratio: f64) -> String {
-    format!("{} times as much", number(ratio))
+/// `0.97`, `1.00`, `12.5`.
+pub(super) fn factor(ratio: f64) -> String {
+    if (0.01..10.0).contains(&ratio) { format!("{ratio:.2}") } else { number(ratio) }
 }
 
 /// `a, b and c`.

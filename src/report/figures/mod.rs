@@ -31,7 +31,8 @@ use crate::model::Model;
 #[derive(Debug, Clone)]
 pub(super) struct Figure {
     pub spec: &'static Spec,
-    /// Per phase, as in [`Phase::ALL`]; absent with the reason that was given most often.
+    /// Per phase, as in [`Phase::ALL`]; absent with the reason given most often,
+    /// that it was not due last of all.
     pub phases: [Reading<Spread>; 3],
     /// Ticks per phase without a reading.
     pub ticks_without: [u64; 3],
@@ -54,7 +55,7 @@ pub(super) fn of_run(models: &[Arc<Model>], phases: &Phases) -> Vec<Figure> {
 struct Tally {
     values: Vec<f64>,
     ticks_without: u64,
-    reasons: BTreeMap<(&'static str, String), (u64, Option<Why>)>,
+    reasons: BTreeMap<(&'static str, String), (u64, Why)>,
 }
 
 impl Tally {
@@ -66,7 +67,7 @@ impl Tally {
                 let key = (super::text::why(why), detail);
                 // Reasons hold numbers at times: the first ones are as good as all.
                 if self.reasons.len() < REASONS_MAX || self.reasons.contains_key(&key) {
-                    let reason = self.reasons.entry(key).or_insert((0, Some(why)));
+                    let reason = self.reasons.entry(key).or_insert((0, why));
                     reason.0 += 1;
                 }
             }
@@ -77,10 +78,14 @@ impl Tally {
         if let Some(spread) = Spread::of(self.values) {
             return Reading::Got(spread);
         }
-        let most = self.reasons.into_iter().max_by_key(|(_, (times, _))| *times);
+        // That a seldom read was not due says less than any other reason.
+        let most = self
+            .reasons
+            .into_iter()
+            .max_by_key(|(_, (times, why))| (*why != Why::NotSampled, *times));
         match most {
-            Some(((_, detail), (_, Some(why)))) => Reading::absent(why, detail),
-            _ => Reading::absent(Why::NotSampled, "no tick lies in this phase"),
+            Some(((_, detail), (_, why))) => Reading::absent(why, detail),
+            None => Reading::absent(Why::NotSampled, "no tick lies in this phase"),
         }
     }
 }
