@@ -19,15 +19,13 @@ use stallscope::report;
 use stallscope::watch::event::{Event, Incident};
 use stallscope_probes::{Reading, Why};
 
-const SCHEMA: &str = "docs/report.schema.json";
-
-fn schema() -> Json {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(SCHEMA);
+fn schema(name: &str) -> Json {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 fn validator() -> Validator {
-    jsonschema::draft202012::new(&schema()).unwrap()
+    jsonschema::draft202012::new(&schema("report.schema.json")).unwrap()
 }
 
 fn document(incident: &Incident) -> Json {
@@ -84,12 +82,14 @@ fn look(at_ns: u64) -> ThreadStacks {
 }
 
 #[test]
-fn the_schema_is_one_and_describes_every_field() {
-    let schema = schema();
-    assert!(jsonschema::draft202012::meta::is_valid(&schema));
-    let mut undescribed = Vec::new();
-    walk(&schema, "", &mut undescribed);
-    assert!(undescribed.is_empty(), "{undescribed:#?}");
+fn each_schema_is_one_is_closed_and_describes_every_field() {
+    for name in ["report.schema.json", "compare.schema.json"] {
+        let schema = schema(name);
+        assert!(jsonschema::draft202012::meta::is_valid(&schema), "{name}");
+        let mut faults = Vec::new();
+        walk(&schema, name, &mut faults);
+        assert!(faults.is_empty(), "{faults:#?}");
+    }
 }
 
 /// Every object is closed, and each of its fields is described.
@@ -148,11 +148,13 @@ fn what_was_not_read_is_as_the_schema_says_and_says_why() {
     assert_eq!(document["watcher"]["rss_bytes_max"]["absent"]["why"], "not_sampled");
 }
 
+/// What is done to a good document, and how.
+type Damage = (&'static str, fn(&mut Json));
+
 #[test]
 fn the_schema_bites() {
     let validator = validator();
     let good = document(&whole());
-    type Damage = (&'static str, fn(&mut Json));
     let damages: [Damage; 14] = [
         ("a field is gone", |d| drop(d.as_object_mut().unwrap().remove("figures"))),
         ("a field is unknown", |d| d["more"] = json!(1)),

@@ -1,5 +1,4 @@
 //! The report as Markdown: whatever a process calls itself, the document keeps its shape.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod report_fixture;
 

@@ -34,7 +34,7 @@ pub(super) fn of(a: &Side<'_>, b: &Side<'_>, changes: &[Change]) -> Vec<Conditio
     all.extend(lengths(a, b));
     all.extend(load(changes));
     all.extend(thresholds(a, b));
-    all.extend(tiers(a, b));
+    all.push(tiers(a, b));
     all.retain(|condition| condition.a != condition.b);
     all
 }
@@ -124,7 +124,7 @@ fn thresholds(a: &Side<'_>, b: &Side<'_>) -> Option<Condition> {
 
 /// The kinds of evidence that only one of them ever had. What is read on suspicion only is lacking
 /// where nothing was suspected, and of rings only where there are some.
-fn tiers(a: &Side<'_>, b: &Side<'_>) -> Option<Condition> {
+fn tiers(a: &Side<'_>, b: &Side<'_>) -> Condition {
     let has_ring = |side: &Side<'_>| {
         side.facts.incident.models.iter().any(|model| !model.all_rings().is_empty())
     };
@@ -148,10 +148,10 @@ fn tiers(a: &Side<'_>, b: &Side<'_>) -> Option<Condition> {
             format!("also {}", names.join(", "))
         }
     };
-    Some(Condition {
+    Condition {
         what: "evidence",
         a: names(of_a.difference(&of_b).collect()),
         b: names(of_b.difference(&of_a).collect()),
         unfair: Some("more was seen of one than of the other"),
-    })
+    }
 }

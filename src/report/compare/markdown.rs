@@ -7,13 +7,13 @@ use stallscope_probes::Reading;
 use super::change::Change;
 use super::flames::{empty, few, own, scope, title, total};
 use super::page::phase_title;
-use super::sides::{Comparison, Side};
+use super::sides::{Comparison, STALL_ROWS};
 use super::words;
 use crate::report::figures::profiles::Share;
 use crate::report::figures::{Phase, Spread};
 use crate::report::markdown::measured::points;
 use crate::report::markdown::text::{escaped, heading, table_head, table_row};
-use crate::report::text::{duration_ms, sentence, shown, why};
+use crate::report::text::{sentence, shown, why};
 
 /// The whole document.
 pub(super) fn assemble(comparison: &Comparison<'_>) -> String {
@@ -56,16 +56,7 @@ fn head(out: &mut String, names: &[String]) {
 fn stalls(out: &mut String, comparison: &Comparison<'_>) {
     heading(out, "Stalls");
     head(out, &heads(comparison, &[""], &[]));
-    let rows: [(&str, fn(&Side<'_>) -> String); 4] = [
-        ("Watched for", |side| duration_ms(side.length_ms())),
-        ("Stalls", |side| side.facts.episodes.len().to_string()),
-        ("Time stalled", |side| duration_ms(side.stalled_ms())),
-        ("Causes", |side| {
-            let causes = side.causes().join(", ");
-            if causes.is_empty() { String::from("none named") } else { causes }
-        }),
-    ];
-    for (name, read) in rows {
+    for (name, read) in STALL_ROWS {
         table_row(out, &[name.to_owned(), read(&comparison.a), read(&comparison.b)]);
     }
     for side in [&comparison.a, &comparison.b] {

@@ -4,13 +4,13 @@ use maud::{Markup, html};
 use stallscope_probes::Reading;
 
 use super::change::Change;
-use super::sides::{Comparison, Side};
+use super::sides::{Comparison, STALL_ROWS, Side};
 use super::{charts, flames, words};
 use crate::report::figures::{Phase, Spread};
 use crate::report::frame::Frame;
 use crate::report::page::hash;
 use crate::report::tables::scrolling;
-use crate::report::text::{duration_ms, number, plural, sentence, shown, why};
+use crate::report::text::{duration_ms, plural, sentence, shown, why};
 
 const STYLE: &str = concat!(include_str!("../style.css"), include_str!("compare.css"));
 
@@ -79,27 +79,11 @@ fn heads(comparison: &Comparison<'_>) -> Markup {
 
 fn stalls(comparison: &Comparison<'_>) -> Markup {
     let (a, b) = (&comparison.a, &comparison.b);
-    let rows: [(&str, fn(&Side<'_>) -> String); 5] = [
-        ("Stalls", |side| side.facts.episodes.len().to_string()),
-        ("Time stalled", |side| duration_ms(side.stalled_ms())),
-        ("Of the run", |side| {
-            let share = side.stalled_ms() / side.length_ms().max(f64::MIN_POSITIVE) * 100.0;
-            format!("{} %", number(share.min(100.0)))
-        }),
-        ("Causes", |side| {
-            let causes = side.causes().join(", ");
-            if causes.is_empty() { String::from("none named") } else { causes }
-        }),
-        ("At the end", |side| {
-            let outcome = crate::report::json::run::outcome(side.facts.outcome);
-            outcome.replace("no-data", "nothing could be read")
-        }),
-    ];
     let table = html! {
         table {
             thead { tr { th scope="col" { "" } (heads(comparison)) } }
             tbody {
-                @for (name, read) in rows {
+                @for (name, read) in STALL_ROWS {
                     tr {
                         th scope="row" { (name) }
                         td.num.word { (read(a)) }

@@ -6,7 +6,7 @@ use super::conditions::{self, Condition};
 use crate::report::facts::{Episode, Facts, Outcome};
 use crate::report::figures::profiles::{self, Group};
 use crate::report::figures::{self, Figure, Phase, Phases};
-use crate::report::text::{duration_ms, plural, shown};
+use crate::report::text::{duration_ms, number, plural, shown};
 use crate::watch::event::Incident;
 
 /// One run.
@@ -70,6 +70,33 @@ impl<'a> Side<'a> {
         causes
     }
 }
+
+/// What is said of one run in a cell, printable.
+type Cell = fn(&Side<'_>) -> String;
+
+/// How each run went, row by row.
+pub(super) const STALL_ROWS: [(&str, Cell); 6] = [
+    ("Watched for", |side| duration_ms(side.length_ms())),
+    ("Stalls", |side| side.facts.episodes.len().to_string()),
+    ("Time stalled", |side| duration_ms(side.stalled_ms())),
+    ("Of the run", |side| {
+        let share = side.stalled_ms() / side.length_ms().max(f64::MIN_POSITIVE) * 100.0;
+        format!("{} %", number(share.min(100.0)))
+    }),
+    ("Causes", |side| {
+        let causes = side.causes().join(", ");
+        if causes.is_empty() { String::from("none named") } else { causes }
+    }),
+    ("At the end", |side| {
+        let outcome = match side.facts.outcome {
+            Outcome::Stalled => "still stalled",
+            Outcome::Recovered => "recovered",
+            Outcome::Healthy => "healthy",
+            Outcome::NoData => "nothing could be read",
+        };
+        outcome.to_owned()
+    }),
+];
 
 /// Profiles of one kind, maker and phase of both runs.
 pub(super) struct Pair<'a> {

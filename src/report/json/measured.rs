@@ -171,8 +171,9 @@ mod tests {
 
     #[test]
     fn what_is_not_listed_is_counted() {
-        let text: String = (0..STACKS_MAX + 3).map(|n| format!("t;f{n}x {}\n", n + 1)).collect();
-        let folded = crate::profile::folded::merge([text.as_str()]);
+        let lines: Vec<String> =
+            (0..STACKS_MAX + 3).map(|n| format!("t;f{n}x {}", n + 1)).collect();
+        let folded = crate::profile::folded::merge(lines.iter().map(String::as_str));
         assert_eq!(stacks(&folded).as_array().unwrap().len(), STACKS_MAX);
         assert_eq!(left_out(&folded), 1 + 2 + 3);
     }

@@ -72,7 +72,7 @@ pub(in crate::report) fn run(facts: &Facts<'_>) -> Json {
     })
 }
 
-pub(in crate::report) const fn outcome(outcome: Outcome) -> &'static str {
+const fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Stalled => "stalled",
         Outcome::Recovered => "recovered",
