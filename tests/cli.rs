@@ -46,7 +46,7 @@ fn help(command: &[&str]) -> String {
 
 #[test]
 fn help_of_the_watcher() {
-    for command in ["watch", "diagnose", "replay", "report"] {
+    for command in ["watch", "diagnose", "replay", "report", "compare"] {
         insta::assert_snapshot!(format!("help_{command}"), help(&[command]));
     }
 }
@@ -119,6 +119,11 @@ fn wrong_usage_of_the_watcher() {
         ("replay", "<RECORDING>"),
         ("report", "<RECORDING>"),
         ("report a b", "unexpected argument 'b'"),
+        ("report a --format pdf", "[possible values: html, md, json]"),
+        ("compare", "<A> <B>"),
+        ("compare a", "<B>"),
+        ("compare a b c", "unexpected argument 'c'"),
+        ("compare a b --format pdf", "[possible values: html, md, json]"),
     ]);
 }
 
@@ -218,6 +223,63 @@ fn files_that_are_no_recordings() {
         fails(&[command, &file("cut", &cut)], "no readable header");
     }
     assert!(!folder.path().join("foreign.html").exists());
+
+    let good = folder.path().join("good.stallrec");
+    recording(&good, true);
+    let (good, missing) = (good.to_str().unwrap(), missing.to_str().unwrap());
+    let foreign = file("foreign", b"\x89PNG\r\n\x1a\nxxxx");
+    for (a, b) in [(good, foreign.as_str()), (&foreign, good)] {
+        fails(&["compare", a, b], "this is no stallscope recording");
+        fails(&["compare", a, b], &format!("cannot read {foreign}"));
+    }
+    fails(&["compare", good, missing], "No such file");
+}
+
+#[test]
+fn a_report_for_the_next_program_goes_to_stdout_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.stallrec");
+    recording(&path, true);
+    let name = path.to_str().unwrap();
+    let json = stallscope(&["report", name, "--format", "json"]);
+    assert_eq!((json.status, json.stderr.as_str()), (0, ""), "{json:?}");
+    let document: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(document["schema"], "stallscope-report");
+    let text = stallscope(&["report", name, "--format", "md"]);
+    assert!(text.stdout.starts_with("# Nothing could be read: server (pid 100)\n"), "{text:?}");
+    let page = stallscope(&["report", name, "-o", "-"]);
+    assert!(page.stdout.starts_with("<!DOCTYPE html>"), "{page:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no file was written");
+
+    // The ending of a file says its form, and then stdout is for people.
+    let file = folder.path().join("run.json");
+    let printed = stallscope(&["report", name, "-o", file.to_str().unwrap()]);
+    assert!(printed.stdout.contains("report: ") && !printed.stdout.contains('{'), "{printed:?}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), json.stdout);
+}
+
+#[test]
+fn two_recordings_are_compared_beside_the_first_and_neither_is_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("old.stallrec"), folder.path().join("new.stallrec"));
+    recording(&a, true);
+    recording(&b, false);
+    let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
+    let printed = stallscope(&["compare", a, b]);
+    assert_eq!((printed.status, printed.stderr.as_str()), (0, ""), "{printed:?}");
+    assert!(printed.stdout.starts_with("old could not be read; new could not be"), "{printed:?}");
+    let page = std::fs::read_to_string(folder.path().join("old-new.html")).unwrap();
+    assert!(page.contains("<h1>old against new</h1>"));
+
+    let labelled = ["compare", a, b, "--format", "json", "--label-a", "x", "--label-b", "y"];
+    let printed = stallscope(&labelled);
+    let document: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!((&document["a"]["label"], &document["b"]["label"]), (&"x".into(), &"y".into()));
+    for input in [a, b] {
+        let before = std::fs::read(input).unwrap();
+        fails(&["compare", a, b, "-o", input], "would be overwritten");
+        assert_eq!(std::fs::read(input).unwrap(), before);
+    }
 }
 
 #[test]
@@ -259,9 +321,16 @@ fn a_recording_that_cannot_be_made_ends_the_watch() {
 #[test]
 fn stdout_that_is_full_is_an_error() {
     let pid = std::process::id().to_string();
-    for args in
-        [vec!["watch", "--headless", "--for", "1s", "--pid", &pid], vec!["diagnose", "--pid", &pid]]
-    {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.stallrec");
+    recording(&path, true);
+    let run = path.to_str().unwrap();
+    for args in [
+        vec!["watch", "--headless", "--for", "1s", "--pid", &pid],
+        vec!["diagnose", "--pid", &pid],
+        vec!["report", run, "--format", "json"],
+        vec!["compare", run, run, "--format", "md"],
+    ] {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_stallscope"))
             .args(&args)

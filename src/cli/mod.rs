@@ -1,7 +1,9 @@
 //! The command line: one file per subcommand. Each is a door to the same pipe.
 
 pub(crate) mod args;
+mod compare;
 mod diagnose;
+mod document;
 mod live;
 mod profile;
 mod replay;
@@ -57,6 +59,7 @@ enum Command {
     Report(report::Args),
     Profile(profile::Args),
     Stacks(stacks::Args),
+    Compare(compare::Args),
     /// Run an instrumented HTTP-to-Kafka server
     #[cfg(feature = "servers")]
     Serve(serve::Args),
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Stacks(args) => stacks::run(&args),
+        Command::Compare(args) => compare::run(&args),
         #[cfg(feature = "servers")]
         Command::Serve(args) => serve::run(args),
         #[cfg(feature = "servers")]

@@ -146,7 +146,7 @@ fn push_decimal(d: &mut String, value: f64) {
 
 /// Keeps, per column, the smallest and the greatest reading in the order in which they came. A
 /// column with absent readings only becomes one absent reading.
-fn thin(points: &[Point], axis: &Axis) -> Vec<Point> {
+pub(super) fn thin(points: &[Point], axis: &Axis) -> Vec<Point> {
     if points.len() <= POINTS_MAX {
         return points.to_vec();
     }

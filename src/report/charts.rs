@@ -241,7 +241,7 @@ fn legend(panel: &Panel, limit_drawn: bool) -> Markup {
 }
 
 /// Labels of the vertical scale.
-fn scale(top: f64) -> Markup {
+pub(super) fn scale(top: f64) -> Markup {
     html! {
         svg.scale width="100%" height="112" aria-hidden="true" {
             @for (value, y) in [(top, 10), (top / 2.0, 60), (0.0, 110)] {
@@ -310,7 +310,7 @@ fn time_axis(facts: &Facts<'_>, axis: &Axis) -> Markup {
     }
 }
 
-fn anchor(x: f64) -> &'static str {
+pub(super) fn anchor(x: f64) -> &'static str {
     if x < 0.04 {
         "start"
     } else if x > 0.96 {
@@ -321,7 +321,7 @@ fn anchor(x: f64) -> &'static str {
 }
 
 /// `onset`, `+2 s`, `−500 ms`, `+5 min`.
-fn tick_label(offset_ns: i128, zero: &str) -> String {
+pub(super) fn tick_label(offset_ns: i128, zero: &str) -> String {
     if offset_ns == 0 {
         return zero.to_owned();
     }
@@ -337,7 +337,7 @@ fn tick_label(offset_ns: i128, zero: &str) -> String {
     format!("{sign}{} {unit}", count(size))
 }
 
-fn percent(position: f64) -> String {
+pub(super) fn percent(position: f64) -> String {
     format!("{:.3}%", position.clamp(0.0, 1.0) * 100.0)
 }
 

@@ -16,7 +16,7 @@ pub(super) const STYLE: &str = include_str!("flame.css");
 /// Lets one search by a form and walk by keyboard; runs after the renderer's script.
 const GLUE: &str = include_str!("flame.js");
 /// Height of the tools above the drawing, px.
-const TOOLS_PX: u32 = 54;
+pub(super) const TOOLS_PX: u32 = 54;
 /// Rows of each list beside a flamegraph.
 const ROWS_MAX: usize = 8;
 
@@ -144,7 +144,7 @@ fn scope(windows: &[Window<'_>], covered_ns: u64, folded: &Folded) -> String {
     }
 }
 
-fn script(flame: &Flame) -> String {
+pub(super) fn script(flame: &Flame) -> String {
     format!("{}\n{GLUE}", flame.script)
 }
 
@@ -164,7 +164,7 @@ fn frame(title: &str, flame: &Flame, folded: &Folded) -> Markup {
     }
 }
 
-fn document(title: &str, flame: &Flame) -> Markup {
+pub(super) fn document(title: &str, flame: &Flame) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {

@@ -124,35 +124,49 @@ fn absence_table(rows: &[Row]) -> Markup {
 }
 
 fn ticks(facts: &Facts<'_>) -> Markup {
+    html! { p { (ticks_words(facts)) } }
+}
+
+/// How many, how evenly, how many are missing: one or two sentences.
+pub(super) fn ticks_words(facts: &Facts<'_>) -> String {
     let models = &facts.incident.models;
     let mut late: Vec<f64> =
         models.iter().map(|model| model.late_ms).filter(|ms| ms.is_finite()).collect();
     if late.is_empty() {
-        return html! { p { "No tick was taken." } };
+        return String::from("No tick was taken.");
     }
     late.sort_by(f64::total_cmp);
     let interval_ms = facts.incident.environment.interval_ms as f64;
-    let over = late.iter().filter(|ms| **ms > interval_ms).count() as u64;
     let at = |share: f64| {
         let index = ((late.len() - 1) as f64 * share).round() as usize;
         late.get(index).copied().map_or_else(|| String::from("unknown"), duration_ms)
     };
-    let skipped = skipped(facts);
-    html! {
-        p {
-            (plural(models.len() as u64, "tick", "ticks")) ", one meant every "
-            (duration_ms(interval_ms)) ". A tick began late by " (at(0.5)) " (median), " (at(0.99))
-            " (99th percentile), " (at(1.0)) " (worst); "
-            @if over == 0 { "none was late by more than an interval." }
-            @else { (plural(over, "tick was", "ticks were")) " late by more than an interval: what is "
-                "dated there is dated more coarsely." }
-            @if skipped > 0 { " " (plural(skipped, "tick is", "ticks are")) " missing in the numbering." }
+    let coarse = match late.iter().filter(|ms| **ms > interval_ms).count() as u64 {
+        0 => String::from("none was late by more than an interval."),
+        over => format!(
+            "{} late by more than an interval: what is dated there is dated more coarsely.",
+            plural(over, "tick was", "ticks were")
+        ),
+    };
+    let missing = match skipped(facts) {
+        0 => String::new(),
+        skipped => {
+            format!(" {} missing in the numbering.", plural(skipped, "tick is", "ticks are"))
         }
-    }
+    };
+    format!(
+        "{}, one meant every {}. A tick began late by {} (median), {} (99th percentile), {} (worst); \
+         {coarse}{missing}",
+        plural(models.len() as u64, "tick", "ticks"),
+        duration_ms(interval_ms),
+        at(0.5),
+        at(0.99),
+        at(1.0),
+    )
 }
 
 /// Numbers missing between the ticks kept.
-fn skipped(facts: &Facts<'_>) -> u64 {
+pub(super) fn skipped(facts: &Facts<'_>) -> u64 {
     let models = &facts.incident.models;
     models
         .iter()

@@ -9,7 +9,11 @@
 //! frame      what is around the content of a page
 //! page       the HTML page of  verdict, charts, tables, threads, rings, resources, flames, method
 //!            (with chain, tiers, active and watcher)
-//! paragraph  plain text and Markdown
+//! paragraph  plain text
+//! figures    what was counted and measured, per phase
+//! markdown   the Markdown of  the same sections
+//! json       the same as data, by a schema
+//! compare    two runs side by side
 //! ```
 //!
 //! Text that stems from the observed process is hostile. It passes `profile::printable` (controls,
@@ -21,9 +25,13 @@ mod active;
 mod chain;
 mod chart;
 mod charts;
+pub mod compare;
 mod facts;
+mod figures;
 mod flames;
 mod frame;
+mod json;
+mod markdown;
 mod method;
 mod names;
 mod page;
@@ -55,12 +63,19 @@ pub fn html(incident: &Incident) -> Vec<u8> {
     page::assemble(&facts::Facts::new(incident)).into_bytes()
 }
 
+/// The report as data: one JSON object in one line, by the schema in `docs/report.schema.json`.
+/// Characters that command a terminal are escaped.
+pub fn json(incident: &Incident) -> Vec<u8> {
+    json::assemble(&facts::Facts::new(incident)).into_bytes()
+}
+
 /// One paragraph: what, since when, why, what to do. Safe to print on a terminal.
 pub fn verdict_paragraph(incident: &Incident) -> String {
     paragraph::paragraph(&facts::Facts::new(incident))
 }
 
-/// The report as Markdown, without charts and flamegraphs.
+/// The report as Markdown, with tables in the place of charts and flamegraphs: to be pasted into an
+/// issue or a post-mortem. Safe to print on a terminal.
 pub fn markdown(incident: &Incident) -> String {
-    paragraph::markdown(&facts::Facts::new(incident))
+    markdown::assemble(&facts::Facts::new(incident))
 }

@@ -1,13 +1,11 @@
-//! The verdict in plain text: for the terminal, and for chats and tickets in Markdown.
+//! The verdict in plain text: one paragraph for the terminal, chats and tickets.
 
 use std::fmt::Write as _;
 
+use super::chain;
 use super::facts::{Facts, Outcome};
-use super::names;
-use super::text::{CMDLINE_CHARS_MAX, count, duration_ms, duration_ns, number, sentence, shown};
-use super::{active, chain, tiers, timeline, watcher};
-use crate::diagnose::verdict::{Evidence, Value, Verdict};
-use crate::profile::printable::printable;
+use super::text::{duration_ms, duration_ns, number, sentence, shown};
+use crate::diagnose::verdict::{Evidence, Value};
 
 /// Evidence named in the paragraph.
 const EVIDENCE_MAX: usize = 3;
@@ -108,127 +106,4 @@ fn push(text: &mut String, sentence: &str) {
         text.push(' ');
         text.push_str(sentence);
     }
-}
-
-/// The report as Markdown, without charts.
-pub(super) fn markdown(facts: &Facts<'_>) -> String {
-    let incident = facts.incident;
-    let mut text = String::new();
-    let title = facts.verdict().map_or("No verdict", |verdict| names::cause(verdict.cause));
-    let _ = writeln!(text, "# {title}\n\n{}\n", escaped(&paragraph(facts)));
-    let _ = writeln!(text, "## What happened when\n\n| UTC | Offset | What | |\n|---|--:|---|---|");
-    for row in timeline::rows(facts) {
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} |",
-            facts.clock(row.at_ns),
-            super::text::offset(row.at_ns, facts.zero_ns()),
-            row.kind.label(),
-            escaped(&row.text)
-        );
-    }
-    if let Some(verdict) = facts.verdict() {
-        markdown_chain(&mut text, facts);
-        markdown_verdict(&mut text, facts, verdict);
-    }
-    let environment = &incident.environment;
-    let _ = writeln!(
-        text,
-        "\n## Where\n\n- Process: {} ({})\n- Command: {}\n- Kernel: {}\n- stallscope {}, every {} ms, {} ticks",
-        incident.target.pid,
-        escaped(&shown(&incident.target.comm)),
-        escaped(&printable(&incident.target.cmdline, CMDLINE_CHARS_MAX)),
-        escaped(&shown(&environment.kernel)),
-        escaped(&shown(&environment.version)),
-        environment.interval_ms,
-        count(incident.models.len() as u64),
-    );
-    let _ = writeln!(text, "- Watching cost: {}", escaped(&watcher::words(facts)));
-    if let Some(own) = active::sentences(facts) {
-        let _ = writeln!(text, "- {}", escaped(&own));
-    }
-    for limit in environment.limits.iter().chain(&incident.losses) {
-        let _ = writeln!(text, "- Not seen: {}", escaped(&sentence(limit)));
-    }
-    text
-}
-
-fn markdown_chain(text: &mut String, facts: &Facts<'_>) {
-    let links = chain::links(facts);
-    if !links.is_empty() {
-        let _ = writeln!(text, "\n## In order\n");
-    }
-    for (number, link) in links.iter().enumerate() {
-        let _ = writeln!(
-            text,
-            "{}. {} ({}): {}",
-            number + 1,
-            facts.clock(link.at_ns),
-            crate::watch::words::part(link.part),
-            escaped(&sentence(&link.what))
-        );
-    }
-    let unknowable = chain::unknowable(facts);
-    if !unknowable.is_empty() {
-        let _ = writeln!(text, "\n## What can no longer be known\n");
-    }
-    for one in unknowable {
-        let _ = writeln!(text, "- {}", escaped(&one));
-    }
-}
-
-fn markdown_verdict(text: &mut String, facts: &Facts<'_>, verdict: &Verdict) {
-    if !verdict.evidence.is_empty() {
-        let _ =
-            writeln!(text, "\n## Evidence\n\n| Signal | Value | Unit | Since |\n|---|--:|---|---|");
-    }
-    for evidence in &verdict.evidence {
-        let (value, unit) = evidence_value(evidence);
-        let since =
-            evidence.since_ns.map_or_else(|| String::from("unknown"), |at_ns| facts.clock(at_ns));
-        let signal = escaped(&shown(&evidence.signal));
-        let _ = writeln!(text, "| {signal} | {} | {} | {since} |", escaped(&value), escaped(&unit));
-    }
-    if !verdict.rests_on.is_empty() {
-        let _ = writeln!(text, "\nRests on: {}.", tiers::rests_on(verdict));
-    }
-    if !verdict.missing.is_empty() {
-        let _ = writeln!(text, "\n## Could not be seen\n");
-    }
-    for missing in tiers::missing(verdict) {
-        let _ = writeln!(text, "- {}", escaped(&sentence(&missing)));
-    }
-    if !verdict.ruled_out.is_empty() {
-        let _ = writeln!(text, "\n## Ruled out\n");
-    }
-    for ruled_out in &verdict.ruled_out {
-        let _ = writeln!(
-            text,
-            "- {}: {}",
-            ruled_out.cause.id(),
-            escaped(&sentence(&ruled_out.because))
-        );
-    }
-    if !verdict.next.is_empty() {
-        let _ = writeln!(text, "\n## Next steps\n");
-    }
-    for (number, next) in verdict.next.iter().enumerate() {
-        let _ = writeln!(text, "{}. {}", number + 1, escaped(&sentence(next)));
-    }
-}
-
-/// Markdown punctuation made literal, so that hostile text can neither link nor break a table.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for char in text.chars() {
-        if matches!(
-            char,
-            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '!' | '~' | '&'
-        ) {
-            escaped.push('\\');
-        }
-        escaped.push(char);
-    }
-    // A bare address would become a link in most renderers.
-    escaped.replace("://", ":\\//")
 }

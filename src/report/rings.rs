@@ -13,11 +13,11 @@ use super::text::{count, offset, shown, why};
 use crate::model::{Model, RingModel};
 
 /// The last good reading of a ring, and the first one since the onset to compare it with.
-struct Seen<'a> {
-    ring: &'a RingModel,
-    state: &'a RingState,
-    first: &'a RingState,
-    first_ns: u64,
+pub(super) struct Seen<'a> {
+    pub ring: &'a RingModel,
+    pub state: &'a RingState,
+    pub first: &'a RingState,
+    pub first_ns: u64,
 }
 
 /// The section's body.
@@ -32,7 +32,8 @@ pub(super) fn draw(facts: &Facts<'_>) -> Markup {
     }
 }
 
-fn seen<'a>(facts: &Facts<'a>) -> BTreeMap<i32, Seen<'a>> {
+/// By fd: each ring of which there is a good reading.
+pub(super) fn seen<'a>(facts: &Facts<'a>) -> BTreeMap<i32, Seen<'a>> {
     let mut rings: BTreeMap<i32, Seen<'a>> = BTreeMap::new();
     for model in facts.stall_models() {
         for ring in model.all_rings() {
@@ -50,7 +51,7 @@ fn seen<'a>(facts: &Facts<'a>) -> BTreeMap<i32, Seen<'a>> {
 }
 
 /// Why there is no ring to show.
-fn none(facts: &Facts<'_>) -> String {
+pub(super) fn none(facts: &Facts<'_>) -> String {
     let rings = |model: &Model| match &model.rings {
         Reading::Got(rings) => rings.iter().find_map(|ring| ring.state.absence().cloned()),
         Reading::Absent(absence) => Some(absence.clone()),

@@ -95,14 +95,18 @@ pub(super) fn cell<T>(reading: &Reading<T>, num: bool, text: impl Fn(&T) -> Stri
     }
 }
 
-fn kernel_stacks(facts: &Facts<'_>) -> Markup {
+/// The tick of the stall with most kernel stacks; of several the first, nearest to the onset.
+pub(super) fn fullest<'a>(facts: &Facts<'a>) -> Option<&'a Model> {
     let got = |model: &Model| {
         let threads = model.all_threads();
         threads.filter(|thread| thread.kernel_stack.got().is_some()).count()
     };
-    // Of the ticks with most stacks, the first: nearest to the onset.
     let fullest = facts.stall_models().rev().max_by_key(|model| got(model));
-    let Some(model) = fullest.filter(|model| got(model) > 0) else {
+    fullest.filter(|model| got(model) > 0)
+}
+
+fn kernel_stacks(facts: &Facts<'_>) -> Markup {
+    let Some(model) = fullest(facts) else {
         return html! {
             h3 { "Kernel stacks" }
             p { (no_stack(facts)) }
@@ -135,7 +139,7 @@ fn stack(thread: &ThreadModel) -> Markup {
     }
 }
 
-fn no_stack(facts: &Facts<'_>) -> String {
+pub(super) fn no_stack(facts: &Facts<'_>) -> String {
     let reason = |model: &Model| {
         let mut threads = model.all_threads();
         threads.find_map(|thread| thread.kernel_stack.absence().cloned())
@@ -150,7 +154,7 @@ fn no_stack(facts: &Facts<'_>) -> String {
 }
 
 /// The runtime's threads come first.
-const fn rank(role: ThreadRole) -> u8 {
+pub(super) const fn rank(role: ThreadRole) -> u8 {
     match role {
         ThreadRole::Runtime => 0,
         ThreadRole::Kafka => 1,
@@ -159,7 +163,7 @@ const fn rank(role: ThreadRole) -> u8 {
     }
 }
 
-const fn role(role: ThreadRole) -> &'static str {
+pub(super) const fn role(role: ThreadRole) -> &'static str {
     match role {
         ThreadRole::Runtime => "runtime",
         ThreadRole::Kafka => "kafka",
@@ -169,7 +173,7 @@ const fn role(role: ThreadRole) -> &'static str {
 }
 
 /// The letter and what it means.
-fn state(state: TaskState) -> String {
+pub(super) fn state(state: TaskState) -> String {
     let word = match state {
         TaskState::Running => "running",
         TaskState::Sleeping => "sleeping",
@@ -184,7 +188,7 @@ fn state(state: TaskState) -> String {
     shown(&format!("{} {word}", state.letter()))
 }
 
-fn syscall(syscall: &SyscallRaw) -> String {
+pub(super) fn syscall(syscall: &SyscallRaw) -> String {
     match syscall {
         SyscallRaw::Running => String::from("none, running"),
         SyscallRaw::NotInSyscall => String::from("none, blocked outside"),

@@ -45,7 +45,8 @@ pub(super) fn draw(facts: &Facts<'_>) -> Markup {
     }
 }
 
-fn at_verdict<'a>(facts: &Facts<'a>) -> Option<&'a Model> {
+/// The last tick until the verdict was reached; without a verdict, the last of all.
+pub(super) fn at_verdict<'a>(facts: &Facts<'a>) -> Option<&'a Model> {
     let models = &facts.incident.models;
     let until_ns = facts.verdict().map_or(u64::MAX, |verdict| verdict.detected_ns);
     let after = models.partition_point(|model| model.at_ns <= until_ns);

@@ -536,6 +536,7 @@ pub fn incident() -> Incident {
     Incident {
         target,
         environment,
+        config: crate::watch::config::Config::default(),
         anchor,
         models: (0..60).map(|seq| Arc::new(model(seq))).collect(),
         events: vec![

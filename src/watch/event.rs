@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use stallscope_probes::Reading;
 use stallscope_probes::sample::FdLimitRaw;
 
+use super::config::Config;
 use crate::detect::{Forecast, Onset};
 use crate::diagnose::verdict::Verdict;
 use crate::model::Model;
@@ -159,6 +160,8 @@ pub struct Incident {
     pub target: Target,
     /// Where.
     pub environment: Environment,
+    /// The thresholds it was judged by.
+    pub config: Config,
     /// Wall time.
     pub anchor: Anchor,
     /// Every tick kept, oldest first.

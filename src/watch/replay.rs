@@ -73,6 +73,7 @@ pub fn read(input: impl Read) -> Result<Incident, RecordingError> {
     Ok(Incident {
         target: header.target,
         environment: header.environment,
+        config: header.config,
         anchor: header.anchor,
         models: kept.models,
         events: kept.events,

@@ -22,6 +22,7 @@ use stallscope::model::{
     AppModel, CgroupModel, FdsModel, ListenerModel, Model, PortsModel, ProcessModel, RingModel,
     ThreadModel, ThreadRole,
 };
+use stallscope::watch::config::Config;
 use stallscope::watch::event::{Anchor, EndReason, Environment, Event, Incident, Target};
 use stallscope_probes::sample::{
     ArmedRaw, Fault, FaultRaw, HeartbeatRaw, Holder, RingSource, RingState, SyscallRaw, TaskState,
@@ -263,6 +264,7 @@ pub fn quiet(models: Vec<Arc<Model>>) -> Incident {
                 "the cgroup of the process could not be read: permission denied",
             )],
         },
+        config: Config::default(),
         // 2026-03-14T09:26:50.000Z
         anchor: Anchor { mono_ns: BEGIN_NS, real_ns: 1_773_480_410 * S },
         models,
