@@ -7,11 +7,14 @@
 //! Neither stands alone: the thread table of the same moment belongs beside it.
 //!
 //! ```text
-//! window::choose   which windows are "healthy" and which "stalled"
+//! window::choose   which windows are "healthy", which "stalled", which "around the onset"
 //! folded::merge    text of many windows -> one bounded, cleaned set of stacks
+//! diff::lines      two sets of stacks -> what the stall changed
 //! flame::draw      stacks -> SVG, and the script that lets one zoom and search it
 //! ```
 
+mod colours;
+pub mod diff;
 pub mod flame;
 pub mod folded;
 pub mod printable;

@@ -6,6 +6,16 @@
     var term = document.getElementById("term");
     var said = document.getElementById("said");
     window.prompt = function () { term.focus(); return null; };
+    var all = document.getElementById("frames").children;
+    for (var n = 0; n < all.length; n++) {
+        if (/ \[guessed\] \([^(]*\)$/.test(find_child(all[n], "title").textContent)) all[n].classList.add("guessed");
+    }
+    // Behind another tab there is no width to cut names to: again when it comes up.
+    new IntersectionObserver(function (entries) {
+        if (!entries.some(function (entry) { return entry.isIntersecting; })) return;
+        known_font_width = get_monospace_width(frames);
+        window.dispatchEvent(new Event("resize"));
+    }).observe(document.body);
     init();
     function clear() {
         if (searching) search_prompt();

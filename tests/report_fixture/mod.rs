@@ -4,7 +4,9 @@
 
 mod around;
 mod causes;
+pub mod poison;
 mod profiles;
+mod stacks;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,9 +16,11 @@ use around::{
     FD_ERROR, PRESSURE_ERROR, fd_kinds, fd_limit, missing, peers, pressure, tiers, watcher,
 };
 pub use causes::{accept_not_armed, unknown};
-use profiles::{profile, serving, spinning};
+use profiles::{others_waiting, profile, serving, sleeping, spinning, waiting, waits};
 use stallscope::detect::{Onset, StallKind};
-use stallscope::diagnose::verdict::{Cause, Confidence, Evidence, RuledOut, Value, Verdict};
+use stallscope::diagnose::verdict::{
+    Cause, Confidence, Evidence, Link, Part, RuledOut, Value, Verdict,
+};
 use stallscope::model::tiers::Tier;
 use stallscope::model::{
     AppModel, CgroupModel, FdsModel, ListenerModel, Model, PortsModel, ProcessModel, RingModel,
@@ -236,6 +240,10 @@ fn figure(tier: Tier, signal: &str, value: f64, unit: &str, since_ns: Option<u64
     }
 }
 
+fn link(at_ns: u64, part: Part, what: &str) -> Link {
+    Link { at_ns, what: what.to_owned(), part }
+}
+
 fn ruled_out(cause: Cause, because: &str) -> RuledOut {
     RuledOut { cause, because: because.to_owned() }
 }
@@ -302,6 +310,9 @@ pub fn sq_not_flushed() -> Incident {
     ];
     incident.profiles =
         (0..13).map(|n| profile(n * 2, &if n < 6 { serving() } else { spinning() })).collect();
+    let off = (3..13).map(|n| waits(n * 2, &if n < 6 { waiting() } else { others_waiting() }));
+    incident.profiles.extend(off);
+    incident.stacks = vec![stacks::spinning(ONSET_NS + 700 * MS)];
     incident.end = EndReason::TimeUp;
     incident
 }
@@ -378,7 +389,21 @@ fn sq_verdict(confidence: Confidence, detected_ns: u64) -> Verdict {
         ],
         rests_on: vec![Tier::Threads, Tier::ThreadCalls, Tier::Listeners, Tier::RingMemory],
         missing: vec![missing(Tier::Counters, "not due yet: not due")],
-        chain: Vec::new(),
+        chain: vec![
+            link(ONSET_NS, Part::Cause, "a task of the runtime’s thread 4242 is always ready"),
+            link(ONSET_NS + 4 * MS, Part::Cause, "64 entries of ring 9 stay unsubmitted"),
+            link(ONSET_NS + 60 * MS, Part::Consequence, "no response is written"),
+            link(
+                ONSET_NS + 120 * MS,
+                Part::Consequence,
+                "the accept queue of 127.0.0.1:8080 grows",
+            ),
+            link(
+                ONSET_NS + 5_700 * MS,
+                Part::Consequence,
+                "the accept queue is full: clients are dropped",
+            ),
+        ],
         unknowable: Vec::new(),
         next: vec![
             String::from("Look for a task that is always ready: the stalled flamegraph names it"),
@@ -518,6 +543,9 @@ pub fn runtime_blocked() -> Incident {
     ];
     incident.profiles =
         (0..10).map(|n| profile(n * 2, &if n < 5 { serving() } else { String::new() })).collect();
+    let off = (2..10).map(|n| waits(n * 2, &if n < 5 { waiting() } else { sleeping() }));
+    incident.profiles.extend(off);
+    incident.stacks = vec![stacks::sleeping(onset_ns + 610 * MS)];
     incident
 }
 
@@ -552,6 +580,51 @@ pub fn healthy() -> Incident {
         unknowable: Vec::new(),
         next: Vec::new(),
     })];
+    incident
+}
+
+/// An hour, or as many ticks as are asked for, as restless as it gets (no two neighbouring readings are
+/// equal), stalled from its middle on, with the widest profiles of every kind that there can be.
+pub fn restless_hour(ticks: u64) -> Incident {
+    let models = (0..ticks)
+        .map(|seq| {
+            let mut state = State::busy(seq);
+            state.requests_per_s = ((seq * 7_919) % 10_007) as f64 * 1.37;
+            state.open_fds = (seq * 31) % 1_024;
+            state.queued = ((seq * 37) % 1_021) as u32;
+            let taken = 1_790_000 + seq as u32 * 58;
+            state.ring = Some(RingState {
+                sq_entries: 256,
+                sq_head: taken,
+                sq_tail: taken + ((seq * 13) % 251) as u32,
+                cq_entries: 512,
+                cq_head: taken,
+                cq_tail: taken + ((seq * 17) % 509) as u32,
+                ..RingState::default()
+            });
+            model(seq, &state)
+        })
+        .collect();
+    let mut incident = quiet(models);
+    let begin_s = ticks * INTERVAL_MS / 2_000;
+    let onset_ns = BEGIN_NS + begin_s * S;
+    incident.events = vec![Event::Onset(Onset {
+        kind: StallKind::Ring,
+        at_ns: onset_ns,
+        within_ns: 25 * MS,
+        before_watch: false,
+        detected_ns: onset_ns + 500 * MS,
+        demand: String::from("64 entries of ring 9 wait to be submitted"),
+        last_progress: String::from("ring 9 took entry 1,804,112"),
+        partial: None,
+    })];
+    let around = begin_s.saturating_sub(11)..begin_s + 12;
+    for at_s in around.step_by(2) {
+        let folded = profiles::wide(at_s < begin_s);
+        incident.profiles.push(profile(at_s, &folded));
+        incident.profiles.push(waits(at_s, &folded));
+    }
+    incident.stacks = vec![stacks::spinning(onset_ns + 700 * MS)];
     incident
 }
 
