@@ -47,11 +47,13 @@ fn every_report_opens_from_disk_in_silence_and_draws_its_charts() {
             let flat = "return [...document.querySelectorAll('path.line')].filter(p => \
                         p.getAttribute('d') && !(p.getBoundingClientRect().width > 0)).length";
             assert_eq!(browser.script(flat), 0, "{name}: a line has no extent");
-            let frames = browser.script("return document.querySelectorAll('iframe').length");
-            for n in 0..frames.as_u64().unwrap_or_default() {
-                browser.post("frame", &json!({ "id": n }));
-                browser.wait("document.querySelectorAll('#frames rect').length > 3");
-                // Also behind another tab, names are cut to the width that they will have.
+            let panels = browser.script(
+                "return [...document.querySelectorAll('.panel:has(iframe)')].map(p => p.id)",
+            );
+            for panel in panels.as_array().expect("a list").iter().filter_map(Value::as_str) {
+                browser.script(&format!("document.getElementById('tab-{panel}')?.click()"));
+                browser.enter_frame(&format!("#{panel} iframe"));
+                browser.wait("document.querySelectorAll('#frames g[tabindex]').length > 3");
                 browser.wait(
                     "[...document.querySelectorAll('#frames text')].some(t => t.textContent.length > 9)",
                 );

@@ -96,8 +96,8 @@ fn tools(facts: &Facts<'_>) -> Markup {
             @if facts.episode().is_some() {
                 button type="button" data-do="onset" title="Around the onset (o)" { "Around the onset" }
             }
-            output #shown {}
-            output #instant {}
+            span #shown {}
+            span #instant {}
         }
         div #said.quiet aria-live="polite" {}
     }
@@ -228,8 +228,9 @@ fn legend(panel: &Panel, limit_drawn: bool) -> Markup {
                     svg.key width="14" height="10" aria-hidden="true" {
                         line.limit x1="1" x2="13" y1="5" y2="5" {}
                     }
+                    @let label = if limit_drawn { label.clone() } else { format!("{label}, above the scale") };
                     span.name title=(label) { (label) } " "
-                    span.bound { (number(*limit)) @if !limit_drawn { ", off the scale" } }
+                    span.bound { (number(*limit)) }
                 }
             }
         }

@@ -285,7 +285,7 @@ fn difference(healthy: &[Window<'_>], stalled: &[Window<'_>], bytes_max: usize) 
         (notes(stalled, before.bad_lines + after.bad_lines))
     };
     let [of, to] = [&after, &before].map(|folded| plural(folded.samples, "sample", "samples"));
-    let scope = format!("{of} in the stall against {to} before");
+    let scope = format!("{of} in the stall against {to} before, {}", maker(stalled));
     Tab { id: "flame-difference", name: "Difference", title, scope, body, script }
 }
 
@@ -350,10 +350,7 @@ fn scope(kind: Kind, windows: &[Window<'_>], folded: &Folded) -> String {
     let covered_ns = window::covered_ns(windows);
     let time = duration_ns(covered_ns);
     let number = plural(windows.len() as u64, "window", "windows");
-    let maker = match windows.first().map(|window| window.maker) {
-        Some(Maker::Watcher) => "seen from outside",
-        Some(Maker::Itself) | None => "by the process itself",
-    };
+    let maker = maker(windows);
     let amount = amount(kind, folded.samples);
     if kind != Kind::Cpu {
         return format!("{amount} in {time}, {number} {maker}");
@@ -366,6 +363,14 @@ fn scope(kind: Kind, windows: &[Window<'_>], folded: &Folded) -> String {
         format!("{time} in {number} {maker}, {amount} at {hz} Hz: {share:.0} % of one core")
     } else {
         format!("{time} in {number} {maker}, {amount}")
+    }
+}
+
+/// Who made the windows of one tab, which are all of one maker.
+fn maker(windows: &[Window<'_>]) -> &'static str {
+    match windows.first().map(|window| window.maker) {
+        Some(Maker::Watcher) => "seen from outside",
+        Some(Maker::Itself) | None => "by the process itself",
     }
 }
 

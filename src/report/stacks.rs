@@ -112,16 +112,16 @@ fn frames(thread: &ThreadStack) -> Markup {
 }
 
 fn frame_row(frame: &StackFrame) -> Markup {
+    let in_program = frame.space == Space::User;
+    let place = frame.place.as_ref().or(frame.module.as_ref().filter(|_| in_program));
     html! {
         li.kernel[frame.space == Space::Kernel].guessed[frame.guessed].inlined[frame.inlined] {
-            code { (shown(&frame.function)) }
-            @if frame.space == Space::Kernel { " " span.mark { "kernel" } }
-            @if frame.inlined { " " span.mark { "inlined" } }
-            @if frame.guessed { " " span.mark { "guessed" } }
-            " "
-            @if let Some(place) = &frame.place { span.place { (shown(place)) } }
-            @else if let Some(module) = frame.module.as_ref().filter(|_| frame.space == Space::User) {
-                span.place { (shown(module)) }
+            span {
+                code { (shown(&frame.function)) }
+                @if frame.space == Space::Kernel { " " span.mark { "kernel" } }
+                @if frame.inlined { " " span.mark { "inlined" } }
+                @if frame.guessed { " " span.mark { "guessed" } }
+                @if let Some(place) = place { " " span.place { (shown(place)) } }
             }
         }
     }

@@ -182,6 +182,11 @@ impl<'a> Browser<'a> {
 
     pub fn enter_frame(&self, css: &str) {
         let frame = self.element(css);
+        // A frame out of sight does not begin to draw.
+        self.post(
+            "execute/sync",
+            &json!({ "script": "arguments[0].scrollIntoView()", "args": [frame] }),
+        );
         self.post("frame", &json!({ "id": frame }));
     }
 

@@ -1,9 +1,10 @@
 //! Made-up incidents, one per kind of report. The figures are plausible, not measured.
 
-#![allow(dead_code, reason = "each test binary uses some of them")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses some of them")]
 
 mod around;
 mod causes;
+mod hour;
 pub mod poison;
 mod profiles;
 mod stacks;
@@ -15,8 +16,9 @@ use std::sync::Arc;
 use around::{
     FD_ERROR, PRESSURE_ERROR, fd_kinds, fd_limit, missing, peers, pressure, tiers, watcher,
 };
-pub use causes::{accept_not_armed, unknown};
-use profiles::{others_waiting, profile, serving, sleeping, spinning, waiting, waits};
+pub use causes::{accept_not_armed, runtime_blocked, unknown};
+pub use hour::restless_hour;
+use profiles::{others_waiting, profile, serving, spinning, waiting, waits};
 use stallscope::detect::{Onset, StallKind};
 use stallscope::diagnose::verdict::{
     Cause, Confidence, Evidence, Link, Part, RuledOut, Value, Verdict,
@@ -479,76 +481,6 @@ pub fn fd_exhausted_recovered() -> Incident {
     incident
 }
 
-/// A blocking call on the runtime's thread: no CPU is burnt, so the stalled profile is empty.
-pub fn runtime_blocked() -> Incident {
-    let onset_ns = BEGIN_NS + 200 * INTERVAL_MS * MS;
-    let models = (0..420)
-        .map(|seq| {
-            let mut state = State::busy(seq);
-            if seq >= 200 {
-                state.requests_per_s = 0.0;
-                state.beat_age_ms = (seq - 200) as f64 * 50.0;
-                state.queued = (seq - 200) as u32;
-                state.runtime = (
-                    TaskState::Sleeping,
-                    0.0,
-                    SyscallRaw::In { nr: 230, arg0: 0 },
-                    "hrtimer_nanosleep",
-                );
-                state.stack = Some(vec![
-                    "hrtimer_nanosleep",
-                    "common_nsleep",
-                    "__x64_sys_clock_nanosleep",
-                    "do_syscall_64",
-                    "entry_SYSCALL_64_after_hwframe",
-                ]);
-            }
-            model(seq, &state)
-        })
-        .collect();
-    let mut incident = quiet(models);
-    incident.events = vec![
-        Event::Onset(Onset {
-            kind: StallKind::Runtime,
-            at_ns: onset_ns,
-            within_ns: 10 * MS,
-            before_watch: false,
-            detected_ns: onset_ns + 410 * MS,
-            demand: String::from("8 connections wait to be accepted"),
-            last_progress: String::from("a beat of the runtime"),
-            partial: None,
-        }),
-        Event::Verdict(Verdict {
-            onset_ns: Some(onset_ns),
-            before_watch: false,
-            detected_ns: onset_ns + 410 * MS,
-            cause: Cause::RuntimeBlocked,
-            confidence: Confidence::Certain,
-            summary: String::from(
-                "The runtime’s thread sleeps in clock_nanosleep instead of polling",
-            ),
-            evidence: vec![text(
-                Tier::ThreadCalls,
-                "runtime thread 4242 sleeps in",
-                "hrtimer_nanosleep",
-                Some(onset_ns),
-            )],
-            ruled_out: vec![ruled_out(Cause::FdExhausted, "188 of 1,024 fds are open")],
-            rests_on: vec![Tier::ThreadCalls],
-            missing: Vec::new(),
-            chain: Vec::new(),
-            unknowable: Vec::new(),
-            next: vec![String::from("Move the blocking call to spawn_blocking")],
-        }),
-    ];
-    incident.profiles =
-        (0..10).map(|n| profile(n * 2, &if n < 5 { serving() } else { String::new() })).collect();
-    let off = (2..10).map(|n| waits(n * 2, &if n < 5 { waiting() } else { sleeping() }));
-    incident.profiles.extend(off);
-    incident.stacks = vec![stacks::sleeping(onset_ns + 610 * MS)];
-    incident
-}
-
 /// Nothing stalls; no heartbeat, no ring, not ours.
 pub fn healthy() -> Incident {
     let models =
@@ -580,51 +512,6 @@ pub fn healthy() -> Incident {
         unknowable: Vec::new(),
         next: Vec::new(),
     })];
-    incident
-}
-
-/// An hour, or as many ticks as are asked for, as restless as it gets (no two neighbouring readings are
-/// equal), stalled from its middle on, with the widest profiles of every kind that there can be.
-pub fn restless_hour(ticks: u64) -> Incident {
-    let models = (0..ticks)
-        .map(|seq| {
-            let mut state = State::busy(seq);
-            state.requests_per_s = ((seq * 7_919) % 10_007) as f64 * 1.37;
-            state.open_fds = (seq * 31) % 1_024;
-            state.queued = ((seq * 37) % 1_021) as u32;
-            let taken = 1_790_000 + seq as u32 * 58;
-            state.ring = Some(RingState {
-                sq_entries: 256,
-                sq_head: taken,
-                sq_tail: taken + ((seq * 13) % 251) as u32,
-                cq_entries: 512,
-                cq_head: taken,
-                cq_tail: taken + ((seq * 17) % 509) as u32,
-                ..RingState::default()
-            });
-            model(seq, &state)
-        })
-        .collect();
-    let mut incident = quiet(models);
-    let begin_s = ticks * INTERVAL_MS / 2_000;
-    let onset_ns = BEGIN_NS + begin_s * S;
-    incident.events = vec![Event::Onset(Onset {
-        kind: StallKind::Ring,
-        at_ns: onset_ns,
-        within_ns: 25 * MS,
-        before_watch: false,
-        detected_ns: onset_ns + 500 * MS,
-        demand: String::from("64 entries of ring 9 wait to be submitted"),
-        last_progress: String::from("ring 9 took entry 1,804,112"),
-        partial: None,
-    })];
-    let around = begin_s.saturating_sub(11)..begin_s + 12;
-    for at_s in around.step_by(2) {
-        let folded = profiles::wide(at_s < begin_s);
-        incident.profiles.push(profile(at_s, &folded));
-        incident.profiles.push(waits(at_s, &folded));
-    }
-    incident.stacks = vec![stacks::spinning(onset_ns + 700 * MS)];
     incident
 }
 
