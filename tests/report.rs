@@ -4,14 +4,13 @@ mod report_fixture;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 use report_fixture as fixture;
+use report_fixture::poison::poisoned;
 use scraper::{ElementRef, Html, Selector};
-use stallscope::diagnose::verdict::{Link, Part};
 use stallscope::report::{html, markdown, verdict_paragraph};
-use stallscope::watch::event::{Event, Incident};
+use stallscope::watch::event::Incident;
 
 fn page(incident: &Incident) -> String {
     String::from_utf8(html(incident)).expect("UTF-8")
@@ -132,114 +131,16 @@ fn skeleton(page: &str) -> BTreeSet<String> {
     seen
 }
 
-/// Puts a text into every place that the process, its profile or a damaged recording can fill.
-fn poison(incident: &mut Incident, text: &str) {
-    let put = |slot: &mut String| text.clone_into(slot);
-    put(&mut incident.target.comm);
-    put(&mut incident.target.cmdline);
-    incident.target.exe = Some(text.into());
-    put(&mut incident.environment.kernel);
-    put(&mut incident.environment.version);
-    incident.environment.limits = vec![text.to_owned()];
-    incident.losses = vec![text.to_owned()];
-    for event in &mut incident.events {
-        match event {
-            Event::Onset(onset) => {
-                put(&mut onset.demand);
-                put(&mut onset.last_progress);
-                onset.partial = Some(text.to_owned());
-            }
-            Event::Verdict(verdict) => {
-                put(&mut verdict.summary);
-                verdict.next = vec![text.to_owned()];
-                verdict.unknowable = vec![text.to_owned()];
-                let link = |part| Link { at_ns: 1, what: text.to_owned(), part };
-                verdict.chain = vec![link(Part::Cause), link(Part::Consequence)];
-                for item in &mut verdict.evidence {
-                    put(&mut item.signal);
-                    put(&mut item.unit);
-                    item.value = stallscope::diagnose::verdict::Value::Text(text.to_owned());
-                }
-                verdict.ruled_out.iter_mut().for_each(|item| text.clone_into(&mut item.because));
-                verdict.missing.iter_mut().for_each(|item| text.clone_into(&mut item.why));
-            }
-            Event::Forecast(forecast) => put(&mut forecast.text),
-            Event::Note { text: note, .. } => put(note),
-            Event::Recovered { .. } => {}
-        }
-    }
-    for model in incident.models.iter_mut().map(Arc::make_mut) {
-        poison_model(model, text);
-    }
-    for profile in &mut incident.profiles {
-        profile.folded = format!("{text};inner;{text} 3\nouter;{text};leaf 5\n");
-    }
-}
-
-fn poison_model(model: &mut stallscope::model::Model, text: &str) {
-    use stallscope::model::tiers::TierStatus;
-    use stallscope_probes::sample::RingSource;
-    use stallscope_probes::{Absence, Reading, Why};
-    if let Reading::Got(threads) = &mut model.threads {
-        for thread in Arc::make_mut(threads).iter_mut().map(Arc::make_mut) {
-            text.clone_into(&mut thread.comm);
-            thread.wchan = Reading::Got(text.to_owned());
-            thread.syscall = Reading::absent(Why::Failed, text);
-            if let Reading::Got(stack) = &mut thread.kernel_stack {
-                *stack = vec![text.to_owned()];
-            }
-        }
-    }
-    if let Reading::Got(rings) = &mut model.rings {
-        for ring in Arc::make_mut(rings) {
-            let detail = text.to_owned();
-            ring.source = RingSource::Fdinfo(Absence { why: Why::NotPermitted, detail });
-            if let Reading::Got(state) = &mut ring.state
-                && let Reading::Got(pending) = &mut state.pending
-            {
-                for (opcode, _) in pending {
-                    text.clone_into(opcode);
-                }
-            }
-        }
-    }
-    model.fds = Reading::absent(Why::Malformed, text);
-    model.fd_kinds = Reading::absent(Why::Malformed, text);
-    model.pressure = Reading::absent(Why::Malformed, text);
-    for tier in Arc::make_mut(&mut model.tiers) {
-        if !tier.status.is_active() {
-            let absence = Absence { why: Why::NotPermitted, detail: text.to_owned() };
-            tier.status = TierStatus::without(tier.tier, &absence);
-        }
-    }
-    model.served = Reading::absent(Why::Malformed, text);
-    model.tables = Reading::absent(Why::Malformed, text);
-    model.epolls = Reading::absent(Why::Malformed, text);
-    model.active = Reading::absent(Why::Malformed, text);
-}
-
-/// A short run with everything in it.
-fn small() -> Incident {
-    let mut incident = fixture::sq_not_flushed();
-    incident.models = incident.models.iter().step_by(20).cloned().collect();
-    incident.profiles = vec![incident.profiles[2].clone(), incident.profiles[10].clone()];
-    let foreseen = fixture::accept_not_armed().events.swap_remove(0);
-    assert!(matches!(foreseen, Event::Forecast(_)));
-    incident.events.push(foreseen);
-    incident
-}
-
-fn poisoned(text: &str) -> Incident {
-    let mut incident = small();
-    poison(&mut incident, text);
-    incident
-}
-
 #[test]
 fn hostile_text_stays_text() {
     let benign = skeleton(&page(&poisoned("benign")));
     assert!(benign.contains("frame script") && benign.contains("iframe[srcdoc]"));
-    assert!(!benign.contains("script"), "the page around the frames needs no script");
+    // The page has a data block and its own script; no more can come in.
+    let scripts = |page: &str| {
+        let document = Html::parse_document(page);
+        document.select(&Selector::parse("script").expect("selector")).count()
+    };
+    assert_eq!(scripts(&page(&poisoned("benign"))), 2);
     let cases = [
         "</script><script>alert(1)</script>",
         "<img src=x onerror=alert(1)>",
@@ -258,6 +159,7 @@ fn hostile_text_stays_text() {
     for text in cases {
         let page = page(&poisoned(text));
         assert_eq!(skeleton(&page), benign, "{text:?}");
+        assert_eq!(scripts(&page), 2, "{text:?}");
         for char in ['\u{1b}', '\u{7}', '\0', '\u{202e}', '\u{2066}', '\u{ffff}'] {
             assert!(!page.contains(char), "{char:?} of {text:?} is in the page");
         }
@@ -289,19 +191,12 @@ proptest! {
 
 #[test]
 fn an_hour_of_ticks_stays_below_two_megabytes() {
-    let ticks = 3_600 * 1_000 / fixture::INTERVAL_MS;
-    let models = (0..ticks)
-        .map(|seq| {
-            let mut state = fixture::State::busy(seq);
-            // As restless as it gets: no two neighbouring readings are equal.
-            state.requests_per_s = ((seq * 7_919) % 10_007) as f64 * 1.37;
-            state.open_fds = (seq * 31) % 1_024;
-            fixture::model(seq, &state)
-        })
-        .collect();
-    let mut incident = fixture::quiet(models);
-    incident.profiles = fixture::sq_not_flushed().profiles;
-    let size = html(&incident).len();
+    let incident = fixture::restless_hour(3_600 * 1_000 / fixture::INTERVAL_MS);
+    let page = page(&incident);
+    let drawn = Html::parse_document(&page);
+    let frames = drawn.select(&Selector::parse("iframe").expect("selector")).count();
+    assert_eq!(frames, 7, "every kind of flamegraph is in it");
+    let size = page.len();
     assert!(size < 2_000_000, "{size} bytes");
 }
 
@@ -316,6 +211,7 @@ fn a_peak_of_one_tick_in_an_hour_is_not_lost() {
         .collect();
     let page = page(&fixture::quiet(models));
     assert!(page.contains("max 1,025 · last 0"));
+    assert!(page.contains(",1025,"), "nor is it from the data block");
     let document = Html::parse_document(&page);
     let paths = Selector::parse("path").expect("selector");
     // 1,025 of a scale to 1,200 is at 14.6 of 100 from above.

@@ -1,17 +1,22 @@
 //! Folded stacks to a flamegraph: the SVG without its script, and the script by itself, so that a
 //! page can forbid every script but that one.
 
-use inferno::flamegraph::color::{BackgroundColor, MultiPalette};
-use inferno::flamegraph::{Options, Palette, TextTruncateDirection, from_lines};
+use inferno::flamegraph::color::BackgroundColor;
+use inferno::flamegraph::{Options, TextTruncateDirection, from_lines};
 
-use super::folded::Folded;
+use super::colours;
+use super::diff::{self, ONLY_MARK};
+use super::folded::{Folded, in_words};
+use super::stacks::Kind;
 
-/// Largest SVG, bytes.
+/// Largest SVG, bytes; a caller may want it smaller.
 pub const SVG_BYTES_MAX: usize = 400_000;
 /// Stacks drawn; the lighter ones are summed up.
 pub const STACKS_MAX: usize = 3_000;
 /// Narrowest frame drawn, percent of the width: tried in this order until the SVG fits.
-const WIDTH_PERCENT_MIN: [f64; 4] = [0.1, 0.5, 2.0, 8.0];
+const WIDTH_PERCENT_MIN: [f64; 6] = [0.1, 0.25, 0.5, 1.0, 2.0, 8.0];
+/// Time in all from which counts of microseconds are shown as milliseconds.
+const SHOWN_AS_MS_FROM_US: u64 = 20_000;
 
 const SCRIPT_BEGIN: &str = "<script type=\"text/ecmascript\">";
 const SCRIPT_END: &str = "</script>";
@@ -51,38 +56,100 @@ pub enum FlameError {
         source: std::io::Error,
     },
     /// Too large, even with narrow frames left out.
-    #[error("the flamegraph is larger than {SVG_BYTES_MAX} bytes even without narrow frames")]
-    TooLarge,
+    #[error("the flamegraph is larger than {bytes_max} bytes even without narrow frames")]
+    TooLarge {
+        /// The bound.
+        bytes_max: usize,
+    },
     /// The renderer's output is not what this version expects.
     #[error("the flamegraph renderer's output has no {0}")]
     Shape(&'static str),
 }
 
-/// Draws a flamegraph; the same stacks always give the same bytes.
-pub fn draw(folded: &Folded, title: &str) -> Result<Drawn, FlameError> {
+/// How counts are shown.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Unit {
+    /// Its name, as it stands after a number.
+    pub name: &'static str,
+    /// What a count is multiplied with.
+    pub factor: f64,
+}
+
+impl Unit {
+    /// The unit for counts of this kind that add up to `total`.
+    pub const fn of(kind: Kind, total: u64) -> Self {
+        match kind {
+            Kind::Cpu => Self { name: "samples", factor: 1.0 },
+            Kind::OffCpu | Kind::Wall if total < SHOWN_AS_MS_FROM_US => {
+                Self { name: "µs", factor: 1.0 }
+            }
+            Kind::OffCpu | Kind::Wall => Self { name: "ms", factor: 1e-3 },
+        }
+    }
+}
+
+/// Draws a flamegraph of at most `bytes_max` ([`SVG_BYTES_MAX`] at the outside); the same stacks
+/// always give the same bytes.
+pub fn draw(folded: &Folded, kind: Kind, bytes_max: usize) -> Result<Drawn, FlameError> {
     if folded.samples == 0 {
         return Ok(Drawn::Empty);
     }
-    let lines = folded.lines(STACKS_MAX);
+    let unit = Unit::of(kind, folded.samples);
+    fit(&folded.lines(STACKS_MAX), folded.samples, unit, bytes_max)
+}
+
+/// Draws what `after` has more (red) and less (blue) than `before`, as wide as it is in `after`. A
+/// frame that `before` has not gets the class `only`.
+pub fn draw_difference(
+    before: &Folded,
+    after: &Folded,
+    kind: Kind,
+    bytes_max: usize,
+) -> Result<Drawn, FlameError> {
+    if before.samples == 0 || after.samples == 0 {
+        return Ok(Drawn::Empty);
+    }
+    // The renderer's shares of a difference are wrong with a factor.
+    let unit = Unit { factor: 1.0, ..Unit::of(kind, 0) };
+    let drawn = fit(&diff::lines(before, after, STACKS_MAX), after.samples, unit, bytes_max)?;
+    Ok(match drawn {
+        Drawn::Flame(mut flame) => {
+            // A name cannot look like this: the renderer escapes `<`, and `diff` takes off the mark.
+            let plain = format!("<g><title>{ONLY_MARK} ");
+            flame.svg = flame.svg.replace(&plain, &plain.replacen("<g>", "<g class=\"only\">", 1));
+            Drawn::Flame(flame)
+        }
+        Drawn::Empty => Drawn::Empty,
+    })
+}
+
+/// Leaves out narrow frames until the drawing is small enough.
+fn fit(lines: &[String], samples: u64, unit: Unit, bytes_max: usize) -> Result<Drawn, FlameError> {
+    let bytes_max = bytes_max.min(SVG_BYTES_MAX);
     for width_percent_min in WIDTH_PERCENT_MIN {
-        let svg = render(&lines, title, width_percent_min)
-            .map_err(|source| FlameError::Render { samples: folded.samples, source })?;
+        let svg = render(lines, unit, width_percent_min)
+            .map_err(|source| FlameError::Render { samples, source })?;
         let flame = take_apart(&svg, width_percent_min)?;
-        if flame.svg.len() <= SVG_BYTES_MAX {
+        if flame.svg.len() <= bytes_max {
             return Ok(Drawn::Flame(flame));
         }
     }
-    Err(FlameError::TooLarge)
+    Err(FlameError::TooLarge { bytes_max })
 }
 
-fn render(lines: &[String], title: &str, width_percent_min: f64) -> std::io::Result<String> {
+fn render(lines: &[String], unit: Unit, width_percent_min: f64) -> std::io::Result<String> {
+    // The renderer takes some marks off, unread.
+    let lines: Vec<String> = lines.iter().map(|line| in_words(line)).collect();
+    let mut palette = colours::of(&lines);
     let mut options = Options::default();
-    title.clone_into(&mut options.title);
-    options.colors = Palette::Multi(MultiPalette::Rust);
+    // What it shows is said by the page around it.
+    options.title = String::from(" ");
+    options.palette_map = Some(&mut palette);
     options.bgcolors = Some(BackgroundColor::Flat((255, 255, 255).into()));
     options.deterministic = true;
     options.min_width = width_percent_min;
-    options.count_name = String::from("samples");
+    options.count_name = String::from(unit.name);
+    options.factor = unit.factor;
     options.name_type = String::new();
     options.text_truncate_direction = TextTruncateDirection::Right;
     let mut svg = Vec::new();
@@ -124,7 +191,7 @@ mod tests {
     use crate::profile::folded::merge;
 
     fn flame(text: &str) -> Flame {
-        match draw(&merge([text]), "title").expect("drawn") {
+        match draw(&merge([text]), Kind::Cpu, SVG_BYTES_MAX).expect("drawn") {
             Drawn::Flame(flame) => flame,
             Drawn::Empty => panic!("no sample in {text:?}"),
         }
@@ -132,8 +199,10 @@ mod tests {
 
     #[test]
     fn no_sample_is_stated_rather_than_drawn() {
-        assert_eq!(draw(&merge([""]), "title").expect("drawn"), Drawn::Empty);
-        assert_eq!(draw(&merge(["nonsense"]), "title").expect("drawn"), Drawn::Empty);
+        for text in ["", "nonsense"] {
+            let drawn = draw(&merge([text]), Kind::Cpu, SVG_BYTES_MAX).expect("drawn");
+            assert_eq!(drawn, Drawn::Empty);
+        }
     }
 
     #[test]
@@ -159,12 +228,44 @@ mod tests {
     }
 
     #[test]
+    fn waits_are_shown_in_a_unit_that_fits_them() {
+        for (us, shown) in
+            [(1_500, "poll (1,500 µs, 100.00%)"), (2_500_000, "poll (2,500 ms, 100.00%)")]
+        {
+            let drawn =
+                draw(&merge([format!("main;poll {us}").as_str()]), Kind::OffCpu, SVG_BYTES_MAX);
+            let Ok(Drawn::Flame(flame)) = drawn else { panic!("not drawn: {drawn:?}") };
+            assert!(flame.svg.contains(shown), "{}", flame.svg);
+        }
+    }
+
+    #[test]
+    fn a_difference_marks_what_only_the_stall_has() {
+        let (before, after) =
+            (merge(["main;run;poll 30\n"]), merge(["main;run;poll 10\nmain;run;spin 30\n"]));
+        let drawn = draw_difference(&before, &after, Kind::Cpu, SVG_BYTES_MAX);
+        let Ok(Drawn::Flame(flame)) = drawn else { panic!("not drawn: {drawn:?}") };
+        assert_eq!(flame.svg.matches("<g class=\"only\"><title>★ spin (30 samples").count(), 1);
+        assert!(
+            flame.svg.contains("<g><title>poll (10 samples, 25.00%; -75.00%)"),
+            "{}",
+            flame.svg
+        );
+        let nothing = draw_difference(&before, &merge([""]), Kind::Cpu, SVG_BYTES_MAX);
+        assert_eq!(nothing.expect("drawn"), Drawn::Empty);
+    }
+
+    #[test]
     fn a_wide_profile_loses_narrow_frames_and_keeps_within_the_bound() {
         let line = |n: usize| format!("main;{};leaf{n}x 1", "f".repeat(1 + n % 150));
         let text = (0..40_000).map(line).collect::<Vec<_>>().join("\n");
         let flame = flame(&text);
         assert!(flame.svg.len() <= SVG_BYTES_MAX);
         assert!(flame.svg.contains("(other stacks)"));
+        assert!(matches!(
+            draw(&merge([text.as_str()]), Kind::Cpu, 500),
+            Err(FlameError::TooLarge { bytes_max: 500 })
+        ));
     }
 
     proptest! {
@@ -172,7 +273,7 @@ mod tests {
         #[test]
         fn names_of_functions_stay_text(name in "(</script>|<img onerror=x>|\"|'|&|_\\[k\\]|.){1,12}") {
             let text = format!("{name};{name} 1\n");
-            if let Ok(Drawn::Flame(flame)) = draw(&merge([text.as_str()]), "title") {
+            if let Ok(Drawn::Flame(flame)) = draw(&merge([text.as_str()]), Kind::Cpu, SVG_BYTES_MAX) {
                 prop_assert!(!flame.svg.contains("<img") && !flame.svg.contains("</script"));
             }
         }

@@ -86,13 +86,24 @@ fn split_frames(stack: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// What a frame may end in, and what that means.
+const MARKS: [(&str, &str); 3] =
+    [("_[k]", " [kernel]"), ("_[i]", " [inlined]"), ("_[?]", " [guessed]")];
+
+/// Frames with their marks in words: the form that is shown, not the one that is kept.
+pub fn in_words(frames: &str) -> String {
+    MARKS.iter().fold(frames.to_owned(), |text, (mark, word)| text.replace(mark, word))
+}
+
 /// A frame as it can be shown and as the drawing cannot misread it: without the hash that rustc
 /// appends to symbols, without separators, without an ending that looks like a count.
 fn clean_frame(frame: &str) -> String {
-    let shown = printable(trim_hash(frame.trim()), FRAME_CHARS_MAX).replace(';', ",");
+    let (name, marks) = split_marks(frame.trim());
+    let mut shown = printable(trim_hash(name), FRAME_CHARS_MAX).replace(';', ",");
     if shown.is_empty() {
-        return String::from("(unnamed)");
+        shown.push_str("(unnamed)");
     }
+    shown.push_str(marks);
     // inferno reads `name 3 5` as a difference of two counts, and `# …` as a comment.
     match shown.rsplit_once(' ') {
         Some((head, tail)) if tail.chars().all(|c| c.is_ascii_digit() || c == '.') => {
@@ -100,6 +111,15 @@ fn clean_frame(frame: &str) -> String {
         }
         _ => shown.strip_prefix("# ").map(|rest| format!("#\u{a0}{rest}")).unwrap_or(shown),
     }
+}
+
+/// The name and the marks it ends in, each at most once.
+fn split_marks(frame: &str) -> (&str, &str) {
+    let mut name = frame;
+    for _ in MARKS {
+        name = MARKS.iter().find_map(|(mark, _)| name.strip_suffix(mark)).unwrap_or(name);
+    }
+    (name, frame.get(name.len()..).unwrap_or_default())
 }
 
 /// Without `::h0123456789abcdef`.
@@ -150,6 +170,15 @@ impl Folded {
         self.summed(|stack| stack.rsplit(';').next())
     }
 
+    /// Samples by the innermost frame of the program, most first: what a thread waits in, the kernel's
+    /// way of waiting left aside.
+    pub fn by_call(&self) -> Vec<(String, u64)> {
+        self.summed(|stack| {
+            let in_program = |frame: &&str| !frame.contains("_[k]");
+            stack.rsplit(';').find(in_program).or_else(|| stack.rsplit(';').next())
+        })
+    }
+
     fn summed(&self, key: impl Fn(&str) -> Option<&str>) -> Vec<(String, u64)> {
         let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
         for (stack, count) in &self.stacks {
@@ -181,6 +210,11 @@ mod tests {
         let cases = [
             ("main;run;poll 7", Some(("main;run;poll", 7))),
             ("main;run::h0123456789abcdef 1", Some(("main;run", 1))),
+            (
+                "main;run::h0123456789abcdef_[i];futex_wait_[k] 1",
+                Some(("main;run_[i];futex_wait_[k]", 1)),
+            ),
+            ("main;_[k] 1", Some(("main;(unnamed)_[k]", 1))),
             ("main;run::hello 1", Some(("main;run::hello", 1))),
             ("main;<[u8; 8] as Read>::read;x 2", Some(("main;<[u8, 8] as Read>::read;x", 2))),
             ("main;;x 2", Some(("main;(unnamed);x", 2))),
@@ -202,6 +236,12 @@ mod tests {
     }
 
     #[test]
+    fn marks_are_told_in_words() {
+        assert_eq!(in_words("main;a_[i];b_[k] 1"), "main;a [inlined];b [kernel] 1");
+        assert_eq!(in_words("c_[i]_[?]"), "c [inlined] [guessed]");
+    }
+
+    #[test]
     fn windows_are_summed_and_empty_text_is_no_bad_line() {
         let folded = merge(["a;b 1\n\na;c 2\n", "", "a;b 3\nnonsense\n"]);
         assert_eq!(folded.samples, 6);
@@ -210,6 +250,13 @@ mod tests {
         assert_eq!(folded.by_thread(), [(String::from("a"), 6)]);
         assert_eq!(folded.by_leaf(), [(String::from("b"), 4), (String::from("c"), 2)]);
         assert_eq!(folded.lines(1), ["a;b 4", "(other stacks) 2"]);
+    }
+
+    #[test]
+    fn what_is_waited_in_is_the_programs_call() {
+        let folded = merge(["t;read;vfs_read_[k];schedule_[k] 5\nt;poll_[i] 2\nx_[k] 1\n"]);
+        let calls = [("read", 5), ("poll_[i]", 2), ("x_[k]", 1)];
+        assert_eq!(folded.by_call(), calls.map(|(name, count)| (name.to_owned(), count)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) fn draw(facts: &Facts<'_>) -> Markup {
         @if !links.is_empty() {
             section id="chain" aria-labelledby="h-chain" {
                 h2 id="h-chain" { "In order: what led to it, and what came of it" }
-                ol.chain { @for link in links { (one(facts, link)) } }
+                ol.chain { @for (n, link) in links.iter().enumerate() { (one(facts, n + 1, link)) } }
             }
         }
         @if !unknowable.is_empty() {
@@ -30,13 +30,15 @@ pub(super) fn draw(facts: &Facts<'_>) -> Markup {
     }
 }
 
-fn one(facts: &Facts<'_>, link: &Link) -> Markup {
+/// The number is that of its mark on the time line.
+fn one(facts: &Facts<'_>, number: usize, link: &Link) -> Markup {
     let part = words::part(link.part);
     html! {
         li.(format!("p-{part}")) {
-            time datetime=(facts.wall(link.at_ns)) { (facts.clock(link.at_ns)) }
-            span.offset { (offset(link.at_ns, facts.zero_ns())) }
-            span.tag { (part) }
+            span.number { (number) } " "
+            time datetime=(facts.wall(link.at_ns)) { (facts.clock(link.at_ns)) } " "
+            span.offset { (offset(link.at_ns, facts.zero_ns())) } " "
+            span.tag { (part) } " "
             span { (sentence(&link.what)) }
         }
     }

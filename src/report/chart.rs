@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 
 /// Columns a chart is thinned out to: about one per pixel and a half of a wide screen.
-const COLUMNS: usize = 480;
-/// Points up to which nothing is thinned out.
-const POINTS_MAX: usize = 2 * COLUMNS;
+pub(super) const COLUMNS: usize = 480;
 /// Plots are drawn in a box of this many units and stretched to fit.
 pub(super) const WIDTH: f64 = 1_000.0;
 /// Height of that box.
@@ -101,30 +99,41 @@ pub(super) fn nice_ceiling(max: f64) -> f64 {
         .unwrap_or(max)
 }
 
-/// The `d` of an SVG path through the points, `top` being the upper edge. It is broken where a
-/// reading is absent and where no tick was taken for longer than the axis allows.
-pub(super) fn path(points: &[Point], axis: &Axis, top: f64) -> String {
-    let thinned = thin(points, axis);
-    let mut d = String::with_capacity(thinned.len() * 10);
+/// The points with an absent one in the middle of every stretch in which no tick was taken for longer
+/// than the axis allows: from here on, only an absence breaks a line.
+pub(super) fn with_holes(points: &[Point], axis: &Axis) -> Vec<Point> {
+    let mut broken = Vec::with_capacity(points.len());
     let mut last: Option<u64> = None;
-    let mut alone = false;
+    for point in points {
+        if let Some(last_ns) = last.filter(|last| point.0.saturating_sub(*last) > axis.hole_ns) {
+            broken.push((last_ns.midpoint(point.0), None));
+        }
+        broken.push(*point);
+        last = Some(point.0);
+    }
+    broken
+}
+
+/// The `d` of an SVG path through the points, `top` being the upper edge. It is broken where a
+/// reading is absent.
+pub(super) fn path(points: &[Point], axis: &Axis, top: f64) -> String {
+    let thinned = thin(points, axis, COLUMNS);
+    let mut d = String::with_capacity(thinned.len() * 10);
+    let (mut joined, mut alone) = (false, false);
     for (at_ns, value) in thinned {
         let Some(value) = value else {
             end_dot(&mut d, alone);
-            (last, alone) = (None, false);
+            (joined, alone) = (false, false);
             continue;
         };
-        let joined = last.is_some_and(|last| at_ns.saturating_sub(last) <= axis.hole_ns);
-        if !joined {
-            end_dot(&mut d, alone);
-        }
         let x = axis.at(at_ns) * WIDTH;
         let y = HEIGHT - (value / top).clamp(0.0, 1.0) * HEIGHT;
         d.push(if joined { 'L' } else { 'M' });
         push_decimal(&mut d, x);
         d.push(' ');
         push_decimal(&mut d, y);
-        (last, alone) = (Some(at_ns), !joined);
+        alone = !joined;
+        joined = true;
     }
     end_dot(&mut d, alone);
     d
@@ -145,13 +154,13 @@ fn push_decimal(d: &mut String, value: f64) {
 }
 
 /// Keeps, per column, the smallest and the greatest reading in the order in which they came. A
-/// column with absent readings only becomes one absent reading.
-pub(super) fn thin(points: &[Point], axis: &Axis) -> Vec<Point> {
-    if points.len() <= POINTS_MAX {
+/// column with absent readings only becomes one absent reading. Two points a column need no thinning.
+pub(super) fn thin(points: &[Point], axis: &Axis, columns: usize) -> Vec<Point> {
+    if points.len() <= 2 * columns {
         return points.to_vec();
     }
-    let column = |point: &Point| (axis.at(point.0) * COLUMNS as f64) as usize;
-    let mut thinned = Vec::with_capacity(POINTS_MAX);
+    let column = |point: &Point| (axis.at(point.0) * columns as f64) as usize;
+    let mut thinned = Vec::with_capacity(2 * columns);
     for group in points.chunk_by(|a, b| column(a) == column(b)) {
         let got = || group.iter().filter_map(|(at_ns, value)| Some((*at_ns, (*value)?)));
         let least = got().min_by(|a, b| a.1.total_cmp(&b.1));
@@ -170,26 +179,24 @@ pub(super) fn thin(points: &[Point], axis: &Axis) -> Vec<Point> {
     thinned
 }
 
-/// Stretches in which nothing could be drawn, as (begin, end) positions, 0 to 1: no reading from
-/// `None` to the next value. Stretches narrower than a column are left out.
-pub(super) fn gaps(points: &[Point], axis: &Axis) -> Vec<(f64, f64)> {
+/// Stretches in which nothing could be drawn, (begin, end) in ns: from the first absent reading to the
+/// next value; where no tick was taken, from the last to the next.
+pub(super) fn gaps(points: &[Point]) -> Vec<(u64, u64)> {
     let mut gaps = Vec::new();
-    let mut from: Option<f64> = None;
-    let mut last = 0.0;
+    let mut from: Option<u64> = None;
+    let mut last_ns = 0;
     for (at_ns, value) in points {
-        let x = axis.at(*at_ns);
         match (value, from) {
-            (None, None) => from = Some(x),
-            (Some(_), Some(begin)) => {
-                gaps.push((begin, x));
+            (None, None) => from = Some(*at_ns),
+            (Some(_), Some(begin_ns)) => {
+                gaps.push((begin_ns, *at_ns));
                 from = None;
             }
             _ => {}
         }
-        last = x;
+        last_ns = *at_ns;
     }
-    gaps.extend(from.map(|begin| (begin, last)));
-    gaps.retain(|(begin, end)| end - begin >= 1.0 / COLUMNS as f64);
+    gaps.extend(from.map(|begin_ns| (begin_ns, last_ns)));
     gaps
 }
 
@@ -214,16 +221,30 @@ mod tests {
             (&[(1_000, Some(99.0))], "M0 0h0"),
         ];
         for (points, expected) in cases {
-            assert_eq!(path(points, &AXIS, 10.0), expected, "{points:?}");
+            assert_eq!(path(&with_holes(points, &AXIS), &AXIS, 10.0), expected, "{points:?}");
         }
+    }
+
+    #[test]
+    fn a_long_line_is_one_line_and_breaks_only_where_ticks_are_missing() {
+        let axis = Axis { begin_ns: 0, end_ns: 100_000, hole_ns: 10 };
+        let whole: Vec<Point> = (0..=100_000).map(|n| (n, Some((n % 7) as f64))).collect();
+        let moves =
+            |points: &[Point]| path(&with_holes(points, &axis), &axis, 7.0).matches('M').count();
+        assert_eq!(moves(&whole), 1);
+        let holed: Vec<Point> =
+            whole.into_iter().filter(|(at, _)| !(40_000..50_000).contains(at)).collect();
+        assert_eq!(moves(&holed), 2);
     }
 
     #[test]
     fn gaps_reach_to_the_next_reading() {
         let points = [(1_000, Some(1.0)), (1_250, None), (1_300, None), (1_500, Some(1.0))];
-        assert_eq!(gaps(&points, &AXIS), [(0.25, 0.5)]);
-        assert_eq!(gaps(&[(1_500, None), (2_000, None)], &AXIS), [(0.5, 1.0)]);
-        assert_eq!(gaps(&[(1_500, None), (1_501, Some(1.0))], &AXIS), []);
+        assert_eq!(gaps(&points), [(1_250, 1_500)]);
+        assert_eq!(gaps(&[(1_500, None), (2_000, None)]), [(1_500, 2_000)]);
+        assert_eq!(gaps(&[(1_500, Some(0.0)), (1_501, Some(1.0))]), []);
+        let holed = with_holes(&[(1_000, Some(0.0)), (2_000, Some(0.0))], &AXIS);
+        assert_eq!(gaps(&holed), [(1_500, 2_000)]);
     }
 
     #[test]
@@ -254,7 +275,7 @@ mod tests {
             let points: Vec<Point> =
                 values.iter().enumerate().map(|(n, value)| (n as u64, *value)).collect();
             let axis = Axis { begin_ns: 0, end_ns: values.len() as u64 - 1, hole_ns: 1_000 };
-            let thinned = thin(&points, &axis);
+            let thinned = thin(&points, &axis, COLUMNS);
             prop_assert!(thinned.len() <= 2 * (COLUMNS + 1));
             let extreme = |points: &[Point], pick: fn(f64, f64) -> f64| {
                 points.iter().filter_map(|point| point.1).reduce(pick)

@@ -1,28 +1,36 @@
-//! Draws the charts as inline SVG on one shared time axis.
+//! Draws the lanes as inline SVG on one shared time axis.
 //!
 //! Only the lines are stretched to the width of the page; text and strokes are not, because each
-//! plot is an `<svg>` without a `viewBox` (positions in percent) around one with it.
+//! plot is an `<svg>` without a `viewBox` (positions in percent) around one with it. What stands here
+//! is whole without a script; `page.js` draws a part of it larger from the data block at the end.
 
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 
-use super::chart::{self, Axis, HEIGHT, WIDTH};
+use super::chart::{self, Axis, COLUMNS, HEIGHT, Point, WIDTH};
+use super::detail::{self, Lane};
 use super::facts::{Episode, Facts};
+use super::marks::Marks;
 use super::series::{Panel, Series, panels};
-use super::text::{count, duration_ns, number, offset, plural};
+use super::text::{count, number, offset, plural};
 
 /// Ticks on the time axis.
 const TICKS_MAX: u64 = 7;
-/// Stalls marked.
-const EPISODES_MAX: usize = 20;
 /// A limit more than this many times the greatest value is named, not drawn.
 const LIMIT_TO_VALUE_MAX: f64 = 4.0;
 /// Shortest time without a tick that breaks a line, ns.
 const HOLE_NS_MIN: u64 = 1_000_000_000;
 
-struct Marker {
-    at_ns: u64,
-    class: &'static str,
-    label: String,
+/// A panel with what its drawing and its data have in common.
+struct Drawn {
+    panel: Panel,
+    /// Points per line, with holes marked.
+    lines: Vec<Vec<Point>>,
+    /// Where no line has a reading, ns.
+    gaps: Vec<(u64, u64)>,
+    /// Upper edge of the scale.
+    top: f64,
+    /// The limit, if it is near enough to be drawn.
+    limit: Option<f64>,
 }
 
 /// The section's body.
@@ -36,68 +44,116 @@ pub(super) fn draw(facts: &Facts<'_>) -> Markup {
         end_ns: facts.end_ns,
         hole_ns: interval_ns.saturating_mul(5).max(HOLE_NS_MIN),
     };
-    let markers = markers(facts, &axis);
-    let bands = bands(facts, &axis);
-    let (drawn, silent): (Vec<Panel>, Vec<Panel>) = panels(facts.incident)
+    let marks = Marks::new(facts, axis);
+    let (seen, silent): (Vec<Panel>, Vec<Panel>) = panels(facts.incident)
         .into_iter()
         .partition(|panel| panel.series.iter().any(|series| series.max_and_last().is_some()));
+    let drawn: Vec<Drawn> = seen.into_iter().map(|panel| prepare(panel, &axis)).collect();
     html! {
-        div.charts {
-            (hatch())
-            (flags(&axis, &markers))
-            @for panel in &drawn { (figure(facts, panel, &axis, &markers, &bands)) }
-            (time_axis(facts, &axis))
+        @if !drawn.is_empty() {
+            div.charts {
+                (hatch())
+                (tools(facts))
+                div #lanes.lanes role="group" aria-label=(KEYS) {
+                    (marks.flags())
+                    @for drawn in &drawn { (lane(facts, drawn, &axis, &marks)) }
+                    (time_axis(facts, &axis))
+                }
+                (data(facts, &drawn, &axis))
+            }
+            (how_to_read(&drawn))
         }
         @if !silent.is_empty() { (not_drawn(&silent)) }
     }
 }
 
-fn not_drawn(silent: &[Panel]) -> Markup {
+const KEYS: &str = "Time line. Arrow keys move it, plus and minus zoom, 0 shows the whole run, o the \
+    onset; with Shift the arrow keys move the cursor that reads values.";
+
+fn prepare(panel: Panel, axis: &Axis) -> Drawn {
+    let max = panel
+        .series
+        .iter()
+        .filter_map(Series::max_and_last)
+        .map(|(max, _)| max)
+        .fold(0.0, f64::max);
+    let limit = panel.limit.as_ref().map(|(_, limit)| *limit);
+    let limit = limit.filter(|limit| *limit <= LIMIT_TO_VALUE_MAX * max);
+    let top = chart::nice_ceiling(limit.map_or(max, |limit| limit.max(max)));
+    let lines: Vec<Vec<Point>> =
+        panel.series.iter().map(|series| chart::with_holes(&series.points, axis)).collect();
+    let gaps = common_gaps(&lines);
+    Drawn { panel, lines, gaps, top, limit }
+}
+
+/// Hidden until the script is there to answer.
+fn tools(facts: &Facts<'_>) -> Markup {
     html! {
-        h3 { "Not drawn" }
-        ul.plain {
-            @for panel in silent {
-                li {
-                    b { (panel.title) } ": "
-                    @let reasons = panel.absences.sentences();
-                    @if reasons.is_empty() { (panel.none) } @else { (reasons.join(" ")) }
+        div #tools.tools role="toolbar" aria-label="Zoom of the time line" aria-controls="lanes" hidden {
+            button type="button" data-do="out" aria-label="Zoom out" title="Zoom out (−)" { "−" }
+            button type="button" data-do="in" aria-label="Zoom in" title="Zoom in (+)" { "+" }
+            button type="button" data-do="all" title="The whole run (0)" { "Whole run" }
+            @if facts.episode().is_some() {
+                button type="button" data-do="onset" title="Around the onset (o)" { "Around the onset" }
+            }
+            span #shown {}
+            span #instant {}
+        }
+        div #said.quiet aria-live="polite" {}
+    }
+}
+
+fn data(facts: &Facts<'_>, drawn: &[Drawn], axis: &Axis) -> Markup {
+    let lanes: Vec<Lane<'_>> = drawn
+        .iter()
+        .map(|drawn| Lane {
+            lines: drawn.lines.iter().map(Vec::as_slice).collect(),
+            gaps: &drawn.gaps,
+            top: drawn.top,
+        })
+        .collect();
+    let json = detail::json(facts, axis, &lanes);
+    html! { script #lanes-data type="application/json" { (PreEscaped(json)) } }
+}
+
+/// What to look for in each lane, and what it lacks.
+fn how_to_read(drawn: &[Drawn]) -> Markup {
+    html! {
+        details.read {
+            summary { "What each lane shows, and why it has gaps" }
+            dl.pairs {
+                @for Drawn { panel, .. } in drawn {
+                    dt { (panel.title) }
+                    dd {
+                        (panel.hint) " "
+                        @if panel.undrawn > 0 {
+                            " " (plural(panel.undrawn as u64, "lower line is", "lower lines are"))
+                            " not drawn."
+                        }
+                        @let absences = panel.absences.sentences();
+                        @if !absences.is_empty() { span.lack { "Gaps: " (absences.join(" ")) } }
+                    }
                 }
             }
         }
     }
 }
 
-fn markers(facts: &Facts<'_>, axis: &Axis) -> Vec<Marker> {
-    let mut markers = Vec::new();
-    for fault in &facts.faults {
-        let label = format!("fault {}", fault.fault.id());
-        markers.push(Marker { at_ns: fault.begin_ns, class: "m-fault", label });
-    }
-    for episode in facts.episodes.iter().take(EPISODES_MAX) {
-        if let Some(onset_ns) = episode.onset_ns() {
-            let label =
-                if episode.began_before_watch() { "stalled already" } else { "onset" }.to_owned();
-            markers.push(Marker { at_ns: onset_ns, class: "m-onset", label });
-        }
-        if let Some(detected_ns) = episode.detected_ns() {
-            let latency_ns = detected_ns.saturating_sub(episode.begin_ns().unwrap_or(detected_ns));
-            let label = format!("detected +{}", duration_ns(latency_ns));
-            markers.push(Marker { at_ns: detected_ns, class: "m-detected", label });
-        }
-        if let Some((at_ns, _)) = episode.recovered {
-            markers.push(Marker { at_ns, class: "m-recovered", label: String::from("recovered") });
+fn not_drawn(silent: &[Panel]) -> Markup {
+    html! {
+        details.read {
+            summary { (plural(silent.len() as u64, "lane is", "lanes are")) " not drawn: there was no reading" }
+            dl.pairs {
+                @for panel in silent {
+                    dt { (panel.title) }
+                    dd {
+                        @let reasons = panel.absences.sentences();
+                        @if reasons.is_empty() { (panel.none) } @else { (reasons.join(" ")) }
+                    }
+                }
+            }
         }
     }
-    markers.retain(|marker| axis.holds(marker.at_ns));
-    markers
-}
-
-fn bands(facts: &Facts<'_>, axis: &Axis) -> Vec<(f64, f64)> {
-    let band = |episode: &Episode<'_>| {
-        let end_ns = episode.recovered.map_or(facts.end_ns, |(at_ns, _)| at_ns);
-        Some((axis.at(episode.begin_ns()?), axis.at(end_ns)))
-    };
-    facts.episodes.iter().take(EPISODES_MAX).filter_map(band).collect()
 }
 
 /// The pattern behind stretches without a reading; drawn once, used by every plot.
@@ -114,102 +170,40 @@ fn hatch() -> Markup {
     }
 }
 
-/// One row per kind of marker, so that neighbouring instants do not write over each other.
-fn flags(axis: &Axis, markers: &[Marker]) -> Markup {
-    const ROWS: [&str; 4] = ["m-fault", "m-onset", "m-detected", "m-recovered"];
-    let rows: Vec<&str> =
-        ROWS.into_iter().filter(|row| markers.iter().any(|m| m.class == *row)).collect();
+fn lane(facts: &Facts<'_>, drawn: &Drawn, axis: &Axis, marks: &Marks) -> Markup {
+    let Drawn { panel, lines, gaps, top, limit } = drawn;
     html! {
-        @if !rows.is_empty() {
-            div.plot.flags aria-hidden="true" {
-                span {}
-                svg width="100%" height=(rows.len() * 17) {
-                    @for (n, row) in rows.iter().enumerate() {
-                        @for marker in markers.iter().filter(|marker| marker.class == *row) {
-                            (flag(axis, marker, n * 17))
+        figure.lane {
+            figcaption.side {
+                h3 { (panel.title) " " span.unit { (panel.unit) } }
+                (legend(panel, limit.is_some()))
+            }
+            (scale(*top))
+            svg.plot role="img" aria-label=(spoken(facts, panel)) width="100%" height="76" {
+                (marks.stalls())
+                g.gaps {
+                    @for (begin_ns, end_ns) in gaps {
+                        @let (begin, end) = (axis.at(*begin_ns), axis.at(*end_ns));
+                        @if end - begin >= 1.0 / COLUMNS as f64 {
+                            rect.gap x=(percent(begin)) width=(percent(end - begin)) height="100%"
+                                fill="url(#hatch)" {}
                         }
                     }
                 }
-            }
-        }
-    }
-}
-
-fn flag(axis: &Axis, marker: &Marker, top: usize) -> Markup {
-    let x = axis.at(marker.at_ns);
-    let (anchor, dx) = if x > 0.6 { ("end", "-5") } else { ("start", "5") };
-    html! {
-        line.(marker.class) x1=(percent(x)) x2=(percent(x)) y1=(top) y2="100%" {}
-        text.(marker.class) x=(percent(x)) dx=(dx) y=(top + 12) text-anchor=(anchor) {
-            (marker.label)
-        }
-    }
-}
-
-fn figure(
-    facts: &Facts<'_>,
-    panel: &Panel,
-    axis: &Axis,
-    markers: &[Marker],
-    bands: &[(f64, f64)],
-) -> Markup {
-    let max = panel
-        .series
-        .iter()
-        .filter_map(Series::max_and_last)
-        .map(|(max, _)| max)
-        .fold(0.0, f64::max);
-    let near = panel.limit.as_ref().filter(|(_, limit)| *limit <= LIMIT_TO_VALUE_MAX * max);
-    let top = chart::nice_ceiling(near.map_or(max, |(_, limit)| limit.max(max)));
-    html! {
-        figure.chart {
-            figcaption {
-                h3 { (panel.title) span.unit { (panel.unit) } }
-                (legend(panel, near.is_some()))
-            }
-            div.plot {
-                (scale(top))
-                svg.body role="img" aria-label=(spoken(facts, panel)) width="100%" height="112" {
-                    @for (begin, end) in bands {
-                        rect.stall x=(percent(*begin)) width=(percent(end - begin)) height="100%" {}
+                @for y in ["6", "38", "70"] { line.grid x1="0" x2="100%" y1=(y) y2=(y) {} }
+                svg.body y="6" width="100%" height="64" viewBox=(format!("0 0 {WIDTH} {HEIGHT}"))
+                    preserveAspectRatio="none" overflow="visible" {
+                    @if let Some(limit) = limit {
+                        @let y = format!("{:.1}", HEIGHT - limit / top * HEIGHT);
+                        line.limit x1="0" x2=(WIDTH) y1=(y) y2=(y) {}
                     }
-                    @for (begin, end) in common_gaps(panel, axis) {
-                        rect.gap x=(percent(begin)) width=(percent(end - begin)) height="100%"
-                            fill="url(#hatch)" {}
-                    }
-                    @for y in ["6", "56", "106"] { line.grid x1="0" x2="100%" y1=(y) y2=(y) {} }
-                    svg y="6" width="100%" height="100" viewBox=(format!("0 0 {WIDTH} {HEIGHT}"))
-                        preserveAspectRatio="none" overflow="visible" {
-                        @if let Some((_, limit)) = near {
-                            @let y = format!("{:.1}", HEIGHT - limit / top * HEIGHT);
-                            line.limit x1="0" x2=(WIDTH) y1=(y) y2=(y) {}
-                        }
-                        @for (n, series) in panel.series.iter().enumerate() {
-                            path.line.(format!("s{n}")) d=(chart::path(&series.points, axis, top)) {
-                                title { (series.label) }
-                            }
-                        }
-                    }
-                    @for marker in markers {
-                        @let x = percent(axis.at(marker.at_ns));
-                        line.(marker.class) x1=(x) x2=(x) y1="0" y2="100%" {}
+                    @for (n, points) in lines.iter().enumerate() {
+                        path.line.(format!("s{n}")) d=(chart::path(points, axis, *top)) {}
                     }
                 }
+                (marks.lines())
             }
-            (notes(panel))
         }
-    }
-}
-
-/// What stands under a chart: what to look for, and what it lacks.
-fn notes(panel: &Panel) -> Markup {
-    let absences = panel.absences.sentences();
-    html! {
-        p.hint { (panel.hint) }
-        @if panel.undrawn > 0 {
-            p.hint { (plural(panel.undrawn as u64, "lower line is", "lower lines are")) " not drawn." }
-        }
-        @if !absences.is_empty() { p.hint { "Gaps: " (absences.join(" ")) } }
     }
 }
 
@@ -218,22 +212,25 @@ fn legend(panel: &Panel, limit_drawn: bool) -> Markup {
         ul.legend {
             @for (n, series) in panel.series.iter().enumerate() {
                 li {
-                    svg.key width="18" height="10" aria-hidden="true" {
-                        line.line.(format!("s{n}")) x1="1" x2="17" y1="5" y2="5" {}
+                    svg.key width="14" height="10" aria-hidden="true" {
+                        line.line.(format!("s{n}")) x1="1" x2="13" y1="5" y2="5" {}
                     }
-                    (series.label)
+                    span.name title=(series.label) { (series.label) } " "
                     @if let Some((max, last)) = series.max_and_last() {
-                        span.figures { "max " (number(max)) " · last " (number(last)) }
+                        span.figures title=(format!("max {} · last {}", number(max), number(last))) {
+                            "max " (number(max))
+                        }
                     } @else { span.figures { "no reading" } }
                 }
             }
             @if let Some((label, limit)) = &panel.limit {
                 li {
-                    svg.key width="18" height="10" aria-hidden="true" {
-                        line.limit x1="1" x2="17" y1="5" y2="5" {}
+                    svg.key width="14" height="10" aria-hidden="true" {
+                        line.limit x1="1" x2="13" y1="5" y2="5" {}
                     }
-                    (label)
-                    span.figures { (number(*limit)) @if !limit_drawn { " (above the scale)" } }
+                    @let label = if limit_drawn { label.clone() } else { format!("{label}, above the scale") };
+                    span.name title=(label) { (label) } " "
+                    span.bound { (number(*limit)) }
                 }
             }
         }
@@ -243,26 +240,39 @@ fn legend(panel: &Panel, limit_drawn: bool) -> Markup {
 /// Labels of the vertical scale.
 pub(super) fn scale(top: f64) -> Markup {
     html! {
-        svg.scale width="100%" height="112" aria-hidden="true" {
-            @for (value, y) in [(top, 10), (top / 2.0, 60), (0.0, 110)] {
-                text x="100%" dx="-6" y=(y) text-anchor="end" { (number(value)) }
+        svg.scale width="100%" height="76" aria-hidden="true" {
+            @for (value, y) in [(top, 10), (top / 2.0, 42), (0.0, 74)] {
+                @if value.fract() == 0.0 || top < 1.0 {
+                    text x="100%" dx="-6" y=(y) text-anchor="end" { (number(value)) }
+                }
             }
         }
     }
 }
 
 /// Gaps that all lines have in common; a gap of one line shows as a break of that line.
-fn common_gaps(panel: &Panel, axis: &Axis) -> Vec<(f64, f64)> {
-    let mut gaps = panel.series.iter().map(|series| chart::gaps(&series.points, axis));
+fn common_gaps(lines: &[Vec<Point>]) -> Vec<(u64, u64)> {
+    let mut gaps = lines.iter().map(|line| chart::gaps(line));
     let first = gaps.next().unwrap_or_default();
-    gaps.fold(first, |common, other| {
-        let overlap = |a: &(f64, f64), b: &(f64, f64)| (a.0.max(b.0), a.1.min(b.1));
-        common
-            .iter()
-            .flat_map(|a| other.iter().map(move |b| overlap(a, b)))
-            .filter(|(begin, end)| end > begin)
-            .collect()
-    })
+    gaps.fold(first, |common, other| overlaps(&common, &other))
+}
+
+/// What two sorted lists of stretches have in common.
+fn overlaps(a: &[(u64, u64)], b: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
+    let mut common = Vec::new();
+    while let (Some(one), Some(other)) = (a.peek(), b.peek()) {
+        let (begin, end) = (one.0.max(other.0), one.1.min(other.1));
+        if begin < end {
+            common.push((begin, end));
+        }
+        if one.1 <= other.1 {
+            a.next()
+        } else {
+            b.next()
+        };
+    }
+    common
 }
 
 /// What a screen reader says instead of the drawing.
@@ -292,17 +302,20 @@ fn time_axis(facts: &Facts<'_>, axis: &Axis) -> Markup {
     let ticks = axis.ticks(facts.zero_ns(), TICKS_MAX);
     let zero = if facts.episode().is_some() { "onset" } else { "begin" };
     html! {
-        div.plot.time {
+        div #axis.lane.time {
+            span.side.where aria-hidden="true" { span.all { span #where {} } }
             span {}
-            svg width="100%" height="34" role="img"
+            svg.plot width="100%" height="34" role="img"
                 aria-label=(format!("Time axis from {} to {} UTC", facts.clock(axis.begin_ns),
                     facts.clock(axis.end_ns))) {
-                @for (x, tick) in &ticks {
-                    line.grid x1=(percent(*x)) x2=(percent(*x)) y1="0" y2="4" {}
-                    text x=(percent(*x)) y="15" text-anchor=(anchor(*x)) { (tick_label(*tick, zero)) }
+                g #ticks {
+                    @for (x, tick) in &ticks {
+                        line.grid x1=(percent(*x)) x2=(percent(*x)) y1="0" y2="4" {}
+                        text x=(percent(*x)) y="15" text-anchor=(anchor(*x)) { (tick_label(*tick, zero)) }
+                    }
                 }
-                text.wall x="0" y="31" { (facts.clock(axis.begin_ns)) }
-                text.wall x="100%" y="31" text-anchor="end" {
+                text #wall-from.wall x="0" y="31" { (facts.clock(axis.begin_ns)) }
+                text #wall-to.wall x="100%" y="31" text-anchor="end" {
                     (facts.clock(axis.end_ns)) " UTC"
                 }
             }
@@ -337,6 +350,7 @@ pub(super) fn tick_label(offset_ns: i128, zero: &str) -> String {
     format!("{sign}{} {unit}", count(size))
 }
 
+/// A position, 0 to 1, as SVG wants it.
 pub(super) fn percent(position: f64) -> String {
     format!("{:.3}%", position.clamp(0.0, 1.0) * 100.0)
 }
@@ -344,6 +358,13 @@ pub(super) fn percent(position: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn overlaps_are_what_both_have() {
+        let common = overlaps(&[(0, 10), (20, 30)], &[(5, 22), (25, 26), (28, 40)]);
+        assert_eq!(common, [(5, 10), (20, 22), (25, 26), (28, 30)]);
+        assert_eq!(overlaps(&[(0, 5)], &[(5, 9)]), []);
+    }
 
     #[test]
     fn ticks_are_named_in_their_own_unit() {

@@ -19,6 +19,8 @@ pub(crate) struct Frame<'a> {
     pub sections: &'a [(&'a str, &'a str, Markup)],
     /// What that one is called within a sentence.
     pub first: &'a str,
+    /// What comes at the very end: scripts.
+    pub tail: Markup,
     /// Which version or versions wrote it.
     pub version: &'a str,
 }
@@ -62,6 +64,7 @@ impl Frame<'_> {
                 }
             }
             footer { "Written by stallscope " (self.version) ". This file needs no network and asks for none." }
+            (self.tail)
         }
     }
 }

@@ -73,8 +73,8 @@ pub(super) fn method(facts: &Facts<'_>) -> Markup {
         p {
             "Every value was read from outside the process, from /proc, by socket diagnosis and from "
             "its rings' memory, mapped read-only, "
-            "without stopping, signalling or tracing it. CPU profiles and the heartbeat page, where "
-            "there are any, were written by the process itself. Readings are points in time: what "
+            "without stopping, signalling or tracing it. The heartbeat page, where there is one, was "
+            "written by the process itself; of flamegraphs each says who made it. Readings are points in time: what "
             "came and went between two ticks was not seen. A value that could not be read is shown "
             "as absent, never as zero."
         }

@@ -4,11 +4,12 @@
 //!
 //! ```text
 //! facts      what is stated, drawn once from the incident and used by every format
-//! timeline, series, absences      rows and lines, without markup
+//! timeline, lanes, series, absences      rows and lines, without markup
 //! chart      geometry        names, text      numbers and names as words
 //! frame      what is around the content of a page
-//! page       the HTML page of  verdict, charts, tables, threads, rings, resources, flames, method
-//!            (with chain, tiers, active and watcher)
+//! page       the HTML page of  verdict, charts (with marks and detail), tables, threads (with stacks),
+//!            rings, resources, flames (with flame_doc), method (with tiers, active and watcher), chain
+//! page.js    what makes the drawn page one to look into: zoom, readout, tabs
 //! paragraph  plain text
 //! figures    what was counted and measured, per phase
 //! markdown   the Markdown of  the same sections
@@ -18,7 +19,7 @@
 //!
 //! Text that stems from the observed process is hostile. It passes `profile::printable` (controls,
 //! direction marks, length) and then maud's escaping; the page's own policy forbids every script
-//! but the flamegraphs' and everything remote, should both fail.
+//! but two (the page's and the flamegraphs') and everything remote, should both fail.
 
 mod absences;
 mod active;
@@ -26,12 +27,16 @@ mod chain;
 mod chart;
 mod charts;
 pub mod compare;
+mod detail;
 mod facts;
 mod figures;
+mod flame_doc;
 mod flames;
 mod frame;
 mod json;
+mod lanes;
 mod markdown;
+mod marks;
 mod method;
 mod names;
 mod page;
@@ -39,6 +44,7 @@ mod paragraph;
 mod resources;
 mod rings;
 mod series;
+mod stacks;
 mod tables;
 mod text;
 mod threads;

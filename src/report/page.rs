@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
 use super::facts::Facts;
@@ -10,21 +10,23 @@ use super::frame::Frame;
 use super::{chain, charts, flames, method, resources, rings, tables, threads, verdict};
 
 const STYLE: &str = include_str!("style.css");
+/// Zoom and readout of the time line, tabs of the flamegraphs.
+const SCRIPT: &str = include_str!("page.js");
 
 /// The whole document.
 pub(super) fn assemble(facts: &Facts<'_>) -> String {
     let flames = flames::draw(facts);
     let policy = policy(flames.script.as_deref());
     let sections: [(&str, &str, Markup); 11] = [
+        ("charts", "Time line", charts::draw(facts)),
         ("timeline", "What happened when", tables::timeline(facts)),
-        ("charts", "Charts", charts::draw(facts)),
         ("evidence", "Evidence", tables::evidence(facts)),
         ("ruled-out", "Ruled out", tables::ruled_out(facts)),
         ("next", "Next steps", tables::next(facts)),
         ("threads", "Threads", threads::draw(facts)),
         ("rings", "io_uring", rings::draw(facts)),
         ("resources", "Resources", resources::draw(facts)),
-        ("profiles", "CPU profiles", flames.body),
+        ("profiles", "Flamegraphs", flames.body),
         ("environment", "Environment", method::environment(facts)),
         ("method", "How this was measured, and what it could not see", method::method(facts)),
     ];
@@ -36,17 +38,20 @@ pub(super) fn assemble(facts: &Facts<'_>) -> String {
         lead: html! { (verdict::band(facts)) (chain::draw(facts)) },
         sections: &sections,
         first: "time line",
+        tail: html! { script { (PreEscaped(SCRIPT)) } },
         version: &super::text::shown(&facts.incident.environment.version),
     }
     .document()
 }
 
-/// Nothing remote, no form, no script but this one, no style but these two. A `srcdoc` frame
-/// inherits the policy of the page around it (HTML standard, "policy container").
-fn policy(script: Option<&str>) -> String {
-    let script = script.map_or_else(|| String::from("'none'"), hash);
+/// Nothing remote, no form, no script but the page's own and the flamegraphs', no style but these two.
+/// Data blocks are no scripts. A `srcdoc` frame inherits the policy of the page around it (HTML
+/// standard, "policy container").
+fn policy(flames: Option<&str>) -> String {
+    let flames = flames.map_or_else(String::new, |script| format!(" {}", hash(script)));
     format!(
-        "default-src 'none'; script-src {script}; style-src {} {}; base-uri 'none'; form-action 'none'",
+        "default-src 'none'; script-src {}{flames}; style-src {} {}; base-uri 'none'; form-action 'none'",
+        hash(SCRIPT),
         hash(STYLE),
         hash(flames::STYLE),
     )
@@ -101,8 +106,9 @@ mod tests {
 
     #[test]
     fn styles_and_script_hold_nothing_that_html_would_end_or_rewrite() {
-        for text in [STYLE, flames::STYLE] {
-            assert!(!text.contains("</") && !text.contains('\r') && !text.contains("url("));
+        for text in [STYLE, flames::STYLE, SCRIPT] {
+            assert!(!text.contains("</") && !text.contains('\r'));
+            assert_eq!(text.matches("url(").count(), text.matches("url(#").count());
         }
     }
 }

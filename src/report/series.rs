@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use stallscope_probes::sample::RingState;
 use stallscope_probes::{Absence, Reading};
 
 use super::absences::Absences;
 use super::chart::Point;
-use super::text::{count, shown};
+use super::lanes::{SPECS, Spec};
 use crate::model::Model;
 use crate::watch::event::Incident;
 
@@ -51,165 +50,9 @@ pub(super) struct Panel {
     pub none: &'static str,
 }
 
-/// What one tick says of one chart: a value or a reason per line, or one reason for all.
-type Row = Reading<Vec<(String, Reading<f64>)>>;
-
-struct Spec {
-    title: &'static str,
-    unit: &'static str,
-    hint: &'static str,
-    none: &'static str,
-    read: fn(&Model) -> Row,
-    limit: fn(&Model) -> Option<(String, f64)>,
-}
-
 /// The charts, in the order in which they are shown.
 pub(super) fn panels(incident: &Incident) -> Vec<Panel> {
     SPECS.iter().map(|spec| panel(spec, &incident.models)).collect()
-}
-
-const SPECS: [Spec; 8] = [
-    Spec {
-        title: "Throughput",
-        unit: "per second",
-        hint: "As counted by the server on its heartbeat page.",
-        none: "The server keeps no heartbeat page.",
-        read: throughput,
-        limit: |_| None,
-    },
-    Spec {
-        title: "Accept queue",
-        unit: "connections",
-        hint: "Established and not accepted yet; full at the limit + 1, then clients are dropped.",
-        none: "The process listens on no TCP port.",
-        read: accept_queue,
-        limit: |model| {
-            let widest = model.own_listeners().max_by_key(|listener| listener.limit)?;
-            Some((format!("limit of {}", widest.local), f64::from(widest.limit?)))
-        },
-    },
-    Spec {
-        title: "Open file descriptors",
-        unit: "fds",
-        hint: "At the soft limit, accept fails with EMFILE.",
-        none: "Not counted.",
-        read: |model| model.fds.as_ref().map(|fds| vec![line("open fds", fds.open as f64)]),
-        limit: |model| Some((String::from("soft limit"), model.fds.got()?.soft_limit()? as f64)),
-    },
-    Spec {
-        title: "io_uring: submission queue, not submitted",
-        unit: "entries",
-        hint: "Prepared by the application and not handed to the kernel. Flat and above zero: nobody flushes.",
-        none: "The process has no io_uring instance.",
-        read: |model| rings(model, RingState::sq_pending),
-        limit: |_| None,
-    },
-    Spec {
-        title: "io_uring: completion queue, not reaped",
-        unit: "entries",
-        hint: "Posted by the kernel and not taken by the application. Flat and above zero: nobody looks.",
-        none: "The process has no io_uring instance.",
-        read: |model| rings(model, RingState::cq_pending),
-        limit: |_| None,
-    },
-    Spec {
-        title: "CPU of the runtime’s threads",
-        unit: "% of one core",
-        hint: "Near 100: spinning. Near 0 while clients wait: blocked.",
-        none: "No thread of the process was recognised as a runtime’s.",
-        read: runtime_cpu,
-        limit: |_| None,
-    },
-    Spec {
-        title: "Age of the runtime’s last beat",
-        unit: "ms",
-        hint: "Grows by one second per second while the runtime does not turn its loop.",
-        none: "The server keeps no heartbeat page.",
-        read: |model| {
-            model
-                .app
-                .as_ref()
-                .map(|app| app.beat_age_ms.map(|age| line("beat age", age)).into_iter().collect())
-        },
-        limit: |_| None,
-    },
-    Spec {
-        title: "Ephemeral ports in use",
-        unit: "ports",
-        hint: "Only sockets to one and the same destination share the range.",
-        none: "Not counted.",
-        read: ports,
-        limit: |model| Some((String::from("range"), f64::from(model.ports.got()?.size))),
-    },
-];
-
-fn line(label: &str, value: f64) -> (String, Reading<f64>) {
-    (label.to_owned(), Reading::Got(value))
-}
-
-fn throughput(model: &Model) -> Row {
-    model.app.as_ref().map(|app| {
-        vec![
-            (String::from("requests"), app.requests_per_s.clone()),
-            (String::from("responses"), app.responses_per_s.clone()),
-            (String::from("accepts"), app.accepts_per_s.clone()),
-        ]
-    })
-}
-
-fn accept_queue(model: &Model) -> Row {
-    model.listeners.as_ref().map(|_| {
-        let several = model.own_listeners().count() > 1;
-        model
-            .own_listeners()
-            .map(|listener| {
-                let mut label = listener.local.to_string();
-                if several {
-                    // SO_REUSEPORT siblings differ by inode only.
-                    label = format!("{label}, inode {}", listener.inode);
-                    if let Some(limit) = listener.limit {
-                        label = format!("{label} (limit {})", count(limit.into()));
-                    }
-                }
-                (label, Reading::Got(f64::from(listener.queued)))
-            })
-            .collect()
-    })
-}
-
-fn rings(model: &Model, value: fn(&RingState) -> u32) -> Row {
-    model.rings.as_ref().map(|rings| {
-        let line = |ring: &crate::model::RingModel| {
-            let value = ring.state.as_ref().map(|state| f64::from(value(state)));
-            (format!("ring fd {}", ring.fd), value)
-        };
-        rings.iter().map(line).collect()
-    })
-}
-
-fn runtime_cpu(model: &Model) -> Row {
-    model.threads.as_ref().map(|_| {
-        model
-            .runtime_threads()
-            .map(|thread| {
-                let label = format!("{} ({})", shown(&thread.comm), thread.tid);
-                (label, thread.cpu_ratio.clone().map(|ratio| ratio * 100.0))
-            })
-            .collect()
-    })
-}
-
-fn ports(model: &Model) -> Row {
-    model.ports.as_ref().map(|ports| {
-        let mut lines = vec![
-            line("in use", f64::from(ports.in_use)),
-            line("in TIME_WAIT", f64::from(ports.time_wait)),
-        ];
-        if let Some((_, used)) = ports.top.first() {
-            lines.push(line("to the busiest destination", f64::from(*used)));
-        }
-        lines
-    })
 }
 
 fn panel(spec: &Spec, models: &[Arc<Model>]) -> Panel {

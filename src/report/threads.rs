@@ -1,13 +1,13 @@
-//! The threads at the onset and at the end, and their kernel stacks.
+//! The threads at the onset and at the end, and their stacks.
 
 use maud::{Markup, html};
 use stallscope_probes::Reading;
 use stallscope_probes::sample::{SyscallRaw, TaskState};
 
 use super::facts::{Episode, Facts};
-use super::names;
 use super::tables::scrolling;
 use super::text::{offset, plural, sentence, shown, why};
+use super::{names, stacks};
 use crate::model::{Model, ThreadModel, ThreadRole};
 
 /// Stacks shown.
@@ -24,7 +24,8 @@ pub(super) fn draw(facts: &Facts<'_>) -> Markup {
         @if onset.is_none() && last.is_none() { p { "There is no tick in this run." } }
         @if let Some(model) = onset { (table(facts, model, "At the onset")) }
         @if let Some(model) = last { (table(facts, model, "At the end")) }
-        @if !facts.incident.models.is_empty() { (kernel_stacks(facts)) }
+        @if let Some(taken) = stacks::of(facts) { (stacks::draw(facts, taken)) }
+        @else if !facts.incident.models.is_empty() { (kernel_stacks(facts)) }
     }
 }
 
@@ -163,6 +164,7 @@ pub(super) const fn rank(role: ThreadRole) -> u8 {
     }
 }
 
+/// A role in a word.
 pub(super) const fn role(role: ThreadRole) -> &'static str {
     match role {
         ThreadRole::Runtime => "runtime",
@@ -170,6 +172,11 @@ pub(super) const fn role(role: ThreadRole) -> &'static str {
         ThreadRole::IoWorker => "io worker",
         ThreadRole::Other => "other",
     }
+}
+
+/// As [`state`], of the letter in `stat`.
+pub(super) fn state_letter(letter: char) -> String {
+    state(TaskState::from_letter(letter))
 }
 
 /// The letter and what it means.

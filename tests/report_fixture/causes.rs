@@ -1,4 +1,5 @@
-//! A stall that is partial, with its chain, foreseen, and probed; one that nothing explains.
+//! A stall that is partial, with its chain, foreseen, and probed; one that nothing explains; one in
+//! which nothing burns CPU.
 
 use std::sync::Arc;
 
@@ -10,10 +11,13 @@ use stallscope::watch::event::{Event, Incident};
 use stallscope_probes::Reading;
 use stallscope_probes::sample::{
     ActiveHow, ActiveOutcome, ActivePlan, ActiveRaw, AnswersRaw, ConntrackRaw, FileTableRaw,
-    ServedRaw, TablesRaw,
+    ServedRaw, SyscallRaw, TablesRaw, TaskState,
 };
 
-use super::{BEGIN_NS, INTERVAL_MS, MS, S, State, addr, figure, model, quiet, ruled_out, text};
+use super::profiles::{profile, serving, sleeping, waiting, waits};
+use super::{
+    BEGIN_NS, INTERVAL_MS, MS, S, State, addr, figure, model, quiet, ruled_out, stacks, text,
+};
 
 const ONSET_TICK: u64 = 160;
 const ONSET_NS: u64 = BEGIN_NS + ONSET_TICK * INTERVAL_MS * MS;
@@ -167,5 +171,75 @@ pub fn unknown() -> Incident {
             next: vec![String::from("Run as the same user as the target to see its threads")],
         }),
     ];
+    incident
+}
+
+/// A blocking call on the runtime's thread: no CPU is burnt, so the stalled profile is empty.
+pub fn runtime_blocked() -> Incident {
+    let onset_ns = BEGIN_NS + 200 * INTERVAL_MS * MS;
+    let models = (0..420)
+        .map(|seq| {
+            let mut state = State::busy(seq);
+            if seq >= 200 {
+                state.requests_per_s = 0.0;
+                state.beat_age_ms = (seq - 200) as f64 * 50.0;
+                state.queued = (seq - 200) as u32;
+                state.runtime = (
+                    TaskState::Sleeping,
+                    0.0,
+                    SyscallRaw::In { nr: 230, arg0: 0 },
+                    "hrtimer_nanosleep",
+                );
+                state.stack = Some(vec![
+                    "hrtimer_nanosleep",
+                    "common_nsleep",
+                    "__x64_sys_clock_nanosleep",
+                    "do_syscall_64",
+                    "entry_SYSCALL_64_after_hwframe",
+                ]);
+            }
+            model(seq, &state)
+        })
+        .collect();
+    let mut incident = quiet(models);
+    incident.events = vec![
+        Event::Onset(Onset {
+            kind: StallKind::Runtime,
+            at_ns: onset_ns,
+            within_ns: 10 * MS,
+            before_watch: false,
+            detected_ns: onset_ns + 410 * MS,
+            demand: String::from("8 connections wait to be accepted"),
+            last_progress: String::from("a beat of the runtime"),
+            partial: None,
+        }),
+        Event::Verdict(Verdict {
+            onset_ns: Some(onset_ns),
+            before_watch: false,
+            detected_ns: onset_ns + 410 * MS,
+            cause: Cause::RuntimeBlocked,
+            confidence: Confidence::Certain,
+            summary: String::from(
+                "The runtime’s thread sleeps in clock_nanosleep instead of polling",
+            ),
+            evidence: vec![text(
+                Tier::ThreadCalls,
+                "runtime thread 4242 sleeps in",
+                "hrtimer_nanosleep",
+                Some(onset_ns),
+            )],
+            ruled_out: vec![ruled_out(Cause::FdExhausted, "188 of 1,024 fds are open")],
+            rests_on: vec![Tier::ThreadCalls],
+            missing: Vec::new(),
+            chain: Vec::new(),
+            unknowable: Vec::new(),
+            next: vec![String::from("Move the blocking call to spawn_blocking")],
+        }),
+    ];
+    incident.profiles =
+        (0..10).map(|n| profile(n * 2, &if n < 5 { serving() } else { String::new() })).collect();
+    let off = (2..10).map(|n| waits(n * 2, &if n < 5 { waiting() } else { sleeping() }));
+    incident.profiles.extend(off);
+    incident.stacks = vec![stacks::sleeping(onset_ns + 610 * MS)];
     incident
 }

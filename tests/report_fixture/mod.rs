@@ -1,10 +1,13 @@
 //! Made-up incidents, one per kind of report. The figures are plausible, not measured.
 
-#![allow(dead_code, reason = "each test binary uses some of them")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses some of them")]
 
 mod around;
 mod causes;
+mod hour;
+pub mod poison;
 mod profiles;
+mod stacks;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -13,10 +16,13 @@ use std::sync::Arc;
 use around::{
     FD_ERROR, PRESSURE_ERROR, fd_kinds, fd_limit, missing, peers, pressure, tiers, watcher,
 };
-pub use causes::{accept_not_armed, unknown};
-use profiles::{profile, serving, spinning};
+pub use causes::{accept_not_armed, runtime_blocked, unknown};
+pub use hour::restless_hour;
+use profiles::{others_waiting, profile, serving, spinning, waiting, waits};
 use stallscope::detect::{Onset, StallKind};
-use stallscope::diagnose::verdict::{Cause, Confidence, Evidence, RuledOut, Value, Verdict};
+use stallscope::diagnose::verdict::{
+    Cause, Confidence, Evidence, Link, Part, RuledOut, Value, Verdict,
+};
 use stallscope::model::tiers::Tier;
 use stallscope::model::{
     AppModel, CgroupModel, FdsModel, ListenerModel, Model, PortsModel, ProcessModel, RingModel,
@@ -237,6 +243,10 @@ fn figure(tier: Tier, signal: &str, value: f64, unit: &str, since_ns: Option<u64
     }
 }
 
+fn link(at_ns: u64, part: Part, what: &str) -> Link {
+    Link { at_ns, what: what.to_owned(), part }
+}
+
 fn ruled_out(cause: Cause, because: &str) -> RuledOut {
     RuledOut { cause, because: because.to_owned() }
 }
@@ -304,6 +314,9 @@ pub fn sq_not_flushed() -> Incident {
     ];
     incident.profiles =
         (0..13).map(|n| profile(n * 2, &if n < 6 { serving() } else { spinning() })).collect();
+    let off = (3..13).map(|n| waits(n * 2, &if n < 6 { waiting() } else { others_waiting() }));
+    incident.profiles.extend(off);
+    incident.stacks = vec![stacks::spinning(ONSET_NS + 700 * MS)];
     incident.end = EndReason::TimeUp;
     incident
 }
@@ -380,7 +393,21 @@ fn sq_verdict(confidence: Confidence, detected_ns: u64) -> Verdict {
         ],
         rests_on: vec![Tier::Threads, Tier::ThreadCalls, Tier::Listeners, Tier::RingMemory],
         missing: vec![missing(Tier::Counters, "not due yet: not due")],
-        chain: Vec::new(),
+        chain: vec![
+            link(ONSET_NS, Part::Cause, "a task of the runtime’s thread 4242 is always ready"),
+            link(ONSET_NS + 4 * MS, Part::Cause, "64 entries of ring 9 stay unsubmitted"),
+            link(ONSET_NS + 60 * MS, Part::Consequence, "no response is written"),
+            link(
+                ONSET_NS + 120 * MS,
+                Part::Consequence,
+                "the accept queue of 127.0.0.1:8080 grows",
+            ),
+            link(
+                ONSET_NS + 5_700 * MS,
+                Part::Consequence,
+                "the accept queue is full: clients are dropped",
+            ),
+        ],
         unknowable: Vec::new(),
         next: vec![
             String::from("Look for a task that is always ready: the stalled flamegraph names it"),
@@ -453,73 +480,6 @@ pub fn fd_exhausted_recovered() -> Incident {
     ];
     incident.end = EndReason::TargetGone;
     incident.losses = vec![String::from("3 frames of the recording were damaged and skipped")];
-    incident
-}
-
-/// A blocking call on the runtime's thread: no CPU is burnt, so the stalled profile is empty.
-pub fn runtime_blocked() -> Incident {
-    let onset_ns = BEGIN_NS + 200 * INTERVAL_MS * MS;
-    let models = (0..420)
-        .map(|seq| {
-            let mut state = State::busy(seq);
-            if seq >= 200 {
-                state.requests_per_s = 0.0;
-                state.beat_age_ms = (seq - 200) as f64 * 50.0;
-                state.queued = (seq - 200) as u32;
-                state.runtime = (
-                    TaskState::Sleeping,
-                    0.0,
-                    SyscallRaw::In { nr: 230, arg0: 0 },
-                    "hrtimer_nanosleep",
-                );
-                state.stack = Some(vec![
-                    "hrtimer_nanosleep",
-                    "common_nsleep",
-                    "__x64_sys_clock_nanosleep",
-                    "do_syscall_64",
-                    "entry_SYSCALL_64_after_hwframe",
-                ]);
-            }
-            model(seq, &state)
-        })
-        .collect();
-    let mut incident = quiet(models);
-    incident.events = vec![
-        Event::Onset(Onset {
-            kind: StallKind::Runtime,
-            at_ns: onset_ns,
-            within_ns: 10 * MS,
-            before_watch: false,
-            detected_ns: onset_ns + 410 * MS,
-            demand: String::from("8 connections wait to be accepted"),
-            last_progress: String::from("a beat of the runtime"),
-            partial: None,
-        }),
-        Event::Verdict(Verdict {
-            onset_ns: Some(onset_ns),
-            before_watch: false,
-            detected_ns: onset_ns + 410 * MS,
-            cause: Cause::RuntimeBlocked,
-            confidence: Confidence::Certain,
-            summary: String::from(
-                "The runtime’s thread sleeps in clock_nanosleep instead of polling",
-            ),
-            evidence: vec![text(
-                Tier::ThreadCalls,
-                "runtime thread 4242 sleeps in",
-                "hrtimer_nanosleep",
-                Some(onset_ns),
-            )],
-            ruled_out: vec![ruled_out(Cause::FdExhausted, "188 of 1,024 fds are open")],
-            rests_on: vec![Tier::ThreadCalls],
-            missing: Vec::new(),
-            chain: Vec::new(),
-            unknowable: Vec::new(),
-            next: vec![String::from("Move the blocking call to spawn_blocking")],
-        }),
-    ];
-    incident.profiles =
-        (0..10).map(|n| profile(n * 2, &if n < 5 { serving() } else { String::new() })).collect();
     incident
 }
 

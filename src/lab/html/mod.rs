@@ -37,6 +37,7 @@ pub fn page(summary: &Summary, records: &[RunRecord]) -> Vec<u8> {
         lead: band(summary),
         sections: &sections,
         first: "scenarios",
+        tail: html! {},
         version: &summary.versions.join(", "),
     }
     .document()

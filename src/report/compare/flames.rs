@@ -2,13 +2,12 @@
 
 use maud::{Markup, html};
 
-use super::difference::draw_difference;
 use super::page::phase_title;
 use super::sides::{Comparison, Pair};
-use crate::profile::flame::{Drawn, Flame};
+use crate::profile::flame::{self, Drawn, Flame, SVG_BYTES_MAX};
 use crate::profile::stacks::Kind;
 use crate::report::figures::profiles::{self, Group, Share};
-use crate::report::flames::{TOOLS_PX, document, script};
+use crate::report::flame_doc::{self, Look, script};
 use crate::report::markdown::measured::points;
 use crate::report::text::{count, duration_ns, sentence};
 
@@ -67,7 +66,8 @@ pub(super) fn title(pair: &Pair<'_>) -> String {
 fn part(comparison: &Comparison<'_>, pair: &Pair<'_>) -> (Markup, Option<String>) {
     let title = title(pair);
     let (before, after) = (&pair.a.folded, &pair.b.folded);
-    let (drawing, script) = match draw_difference(before, after, &title) {
+    let drawn = flame::draw_difference(before, after, pair.a.kind, SVG_BYTES_MAX);
+    let (drawing, script) = match drawn {
         Ok(Drawn::Flame(flame)) => (frame(&title, &flame), Some(script(&flame))),
         Ok(Drawn::Empty) => (html! { p.finding { (empty(comparison, pair)) } }, None),
         Err(error) => (html! { p { (sentence(&error.to_string())) } }, None),
@@ -118,10 +118,7 @@ pub(super) fn empty(comparison: &Comparison<'_>, pair: &Pair<'_>) -> String {
 
 fn frame(title: &str, flame: &Flame) -> Markup {
     let label = format!("Differential flamegraph: {title}");
-    html! {
-        iframe.flame title=(label) sandbox="allow-scripts" height=(flame.height_px + TOOLS_PX)
-            srcdoc=(document(title, flame).into_string()) {}
-    }
+    flame_doc::frame(&label, flame, Look::Difference)
 }
 
 /// By innermost function.

@@ -5,7 +5,6 @@
 //! change      two spreads of one figure: ratio, and whether they are apart
 //! conditions  what differs in how the two were run and watched
 //! words       the sentences at the top
-//! difference  the differential flamegraph
 //! page (charts, flames), markdown, json      the three forms
 //! ```
 //!
@@ -16,7 +15,6 @@
 mod change;
 mod charts;
 mod conditions;
-mod difference;
 mod flames;
 mod json;
 mod markdown;

@@ -32,6 +32,7 @@ pub(super) fn assemble(comparison: &Comparison<'_>) -> String {
         ("method", "How to read this", method(comparison)),
     ];
     Frame {
+        tail: html! {},
         title: &format!("{} against {}", comparison.a.label, comparison.b.label),
         policy: &policy,
         style: STYLE,

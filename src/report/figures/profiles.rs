@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Phase;
-use crate::profile::folded::{self, Folded};
+use crate::profile::folded::Folded;
 use crate::profile::stacks::{Kind, Maker};
 use crate::profile::window::{self, Window};
 use crate::report::facts::Facts;
+use crate::report::flames;
 use crate::report::text::sentence;
 use crate::watch::event::ProfileWindow;
 
@@ -76,16 +77,9 @@ pub(in crate::report) fn groups(facts: &Facts<'_>) -> Vec<Group> {
             .iter()
             .filter(|profile| (profile.kind, profile.maker) == (kind, maker))
             .collect();
-        let windows: Vec<Window<'_>> = of_kind
-            .iter()
-            .map(|profile| Window {
-                begin_ns: profile.begin_ns,
-                end_ns: profile.end_ns,
-                hz: profile.hz,
-                folded: &profile.folded,
-            })
-            .collect();
-        let choice = window::choose(&windows, onset_ns, facts.recovered_ns());
+        let windows: Vec<Window<'_>> =
+            of_kind.iter().map(|profile| flames::window(profile)).collect();
+        let choice = window::choose(&windows, kind, onset_ns, facts.recovered_ns());
         let notes = notes(&of_kind);
         for (phase, windows) in [(Phase::Healthy, choice.healthy), (Phase::Stalled, choice.stalled)]
         {
@@ -113,7 +107,7 @@ fn group(
         windows: windows.len() as u64,
         hz: windows.iter().all(|window| window.hz == hz).then_some(hz),
         notes: notes.to_vec(),
-        folded: folded::merge(windows.iter().map(|window| window.folded)),
+        folded: flames::for_view(windows),
     })
 }
 
@@ -184,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_function_counts_once_per_stack_and_a_thread_is_none() {
-        let folded = folded::merge(["main;run;run;poll 5\nmain;run;park 3\nidle 1\n"]);
+        let folded =
+            crate::profile::folded::merge(["main;run;run;poll 5\nmain;run;park 3\nidle 1\n"]);
         let own = |name: &str, count| (name.to_owned(), count);
         assert_eq!(totals(&folded), [own("run", 8), own("poll", 5), own("park", 3)]);
     }

@@ -6,7 +6,7 @@ use stallscope_probes::{Reading, Why};
 use super::{instant, rounded, spread};
 use crate::profile::folded::Folded;
 use crate::report::absences::Absences;
-use crate::report::chart::{self, Axis};
+use crate::report::chart::{self, Axis, COLUMNS};
 use crate::report::facts::Facts;
 use crate::report::figures::profiles::{self, Group};
 use crate::report::figures::{self, Figure, Phase, Phases};
@@ -73,7 +73,7 @@ fn one_panel(panel: &Panel, axis: &Axis) -> Json {
 
 /// Points are pairs of ms since the begin of the run and the reading, null where it was absent.
 fn line(series: &Series, axis: &Axis) -> Json {
-    let points: Vec<Json> = chart::thin(&series.points, axis)
+    let points: Vec<Json> = chart::thin(&series.points, axis, COLUMNS)
         .into_iter()
         .map(|(at_ns, value)| {
             json!([at_ns.saturating_sub(axis.begin_ns) / 1_000_000, value.map(rounded)])
