@@ -122,3 +122,49 @@ fn a_killed_watcher_leaves_all_but_its_last_second() {
     let html = std::fs::read_to_string(path.with_extension("html")).unwrap();
     assert!(html.contains("the watcher was killed"), "the report does not say what is lost");
 }
+
+#[test]
+fn a_recording_that_is_kept_short_is_whole_when_its_watcher_is_killed() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.stallrec");
+    let file = path.to_str().unwrap();
+    let server = Server::start("tokio", &["--profile"]);
+    let pid = server.pid().to_string();
+    let args = ["watch", "--headless", "--samples", "--for", "40s", "--pid", &pid];
+    let mut watcher = Killed(
+        Command::new(STALLSCOPE)
+            .args(args)
+            .args(["--record", file, "--keep", "10s"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut lines = BufReader::new(watcher.0.stdout.take().unwrap()).lines();
+    let mut sample = || loop {
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        if kind(&line) == "sample" {
+            return line["model"]["at_ns"].as_u64().unwrap();
+        }
+    };
+    let begun_ns = sample();
+    let first_ns = || replay::load(&path).ok()?.models.first().map(|model| model.at_ns);
+    // It is shortened once it holds 15 s, and a piece, and not before.
+    let mut last_ns = begun_ns;
+    while first_ns().is_none_or(|first_ns| first_ns == begun_ns) {
+        last_ns = sample();
+        assert!(last_ns < begun_ns + 25_000_000_000, "it is never shortened");
+    }
+    assert!(last_ns > begun_ns + 15_000_000_000, "shortened after {} ns", last_ns - begun_ns);
+    watcher.0.kill().unwrap();
+    watcher.ended(Duration::from_secs(10));
+
+    let incident = replay::load(&path).unwrap();
+    let [dropped, killed] = &incident.losses[..] else { panic!("{:?}", incident.losses) };
+    assert!(dropped.contains("--keep") && killed.contains("the watcher was killed"));
+    let (first, last) = (incident.models.first().unwrap(), incident.models.last().unwrap());
+    assert!(last.at_ns - first.at_ns >= 9_000_000_000, "{} ns", last.at_ns - first.at_ns);
+    assert!(last_ns.saturating_sub(last.at_ns) <= LOST_NS_MAX, "lost {}", last_ns - last.at_ns);
+    assert!(!incident.profiles.is_empty());
+}

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use stallscope::watch::config::Config;
 use stallscope::watch::event::{Anchor, Environment, Target};
-use stallscope::watch::recording::{Header, Writer};
+use stallscope::watch::recording::{Header, MARK, Writer};
 use stallscope::watch::replay;
 use stallscope_probes::Reading;
 use stallscope_probes::sample::FdLimitRaw;
@@ -39,15 +39,23 @@ static BEGIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    // As it comes; then as frames with the right checksum, parted by the first byte.
+    // As it comes; then as frames with the right checksum, parted by the first byte, and with a few
+    // bytes of damage where the second says.
     replay::read(bytes).ok();
-    let Some((length, rest)) = bytes.split_first() else { return };
+    let [length, damage, rest @ ..] = bytes else { return };
     let mut recording = BEGIN.clone();
+    let begin = recording.len();
     for payload in rest.chunks(usize::from(*length).max(1) * 8) {
         let length = u32::try_from(payload.len()).expect("a chunk is short");
+        recording.extend_from_slice(&MARK);
         recording.extend_from_slice(&length.to_le_bytes());
         recording.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
         recording.extend_from_slice(payload);
     }
     assert!(replay::read(&recording[..]).is_ok());
+    let at = begin + usize::from(*damage) * 8;
+    if let Some(bytes) = recording.get_mut(at..at + 4) {
+        bytes.fill(*damage);
+        assert!(replay::read(&recording[..]).is_ok());
+    }
 });

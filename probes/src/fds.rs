@@ -324,6 +324,13 @@ impl CensusWalk {
     }
 }
 
+/// What one fd of a process refers to, as the kernel writes it: a path, `socket:[123]`, `pipe:[4]`.
+/// Hostile text where it is a path.
+pub fn link_of(proc_root: &Path, pid: i32, fd: i32) -> Reading<String> {
+    files::link(&files::process(proc_root, pid).join("fd").join(fd.to_string()))
+        .map(|link| link.to_string_lossy().into_owned())
+}
+
 /// Counts the fds by listing them, as had to be done before 6.2: one entry each, 9 ms for 8,000. To
 /// compare with.
 pub fn read_by_listing(proc_root: &Path, pid: i32) -> Reading<FdsRaw> {

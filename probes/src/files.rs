@@ -41,6 +41,11 @@ pub fn read(path: &Path, max_bytes: u64) -> Reading<Vec<u8>> {
     reading("read", path, bytes)
 }
 
+/// Opens a file to read parts of it.
+pub fn open_file(path: &Path) -> Reading<File> {
+    reading("open", path, File::open(path))
+}
+
 /// Opens a file only to hold it (a namespace, a folder).
 pub fn open(path: &Path) -> Reading<OwnedFd> {
     reading("open", path, File::open(path).map(OwnedFd::from))

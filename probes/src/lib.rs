@@ -53,6 +53,7 @@ pub mod ring;
 pub mod sample;
 pub mod sockets;
 pub mod spool;
+pub mod stacks;
 #[cfg(any(test, feature = "storm"))]
 pub mod storm;
 pub mod tables;

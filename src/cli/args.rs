@@ -9,6 +9,7 @@ use stallscope_probes::sample::ActiveHow;
 
 use crate::watch::active::{EVERY_MIN, Plan};
 use crate::watch::config::{self, Config};
+use crate::watch::session::Session;
 
 /// The active probe, shared by `watch` and `diagnose`.
 #[derive(Debug, clap::Args)]
@@ -40,6 +41,54 @@ pub struct ConfigArgs {
     /// Thresholds of your own, as TOML (docs/config.md); unknown keys are refused
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// Whether stacks are caught while watching.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum When {
+    /// With --record, where it is permitted
+    #[default]
+    Auto,
+    /// Always; an error where it is not permitted
+    On,
+    /// Never
+    Off,
+}
+
+/// Catching stacks, for the profiles around an onset.
+#[derive(Debug, clap::Args)]
+pub struct ProfileArgs {
+    /// Catch stacks, so that the recording has profiles of before, around and after an onset
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    profile: When,
+    /// Samples a second of the target's CPU time for that, 1 to 1000
+    #[arg(long, value_name = "N", default_value_t = PROFILE_HZ, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    profile_hz: u32,
+}
+
+/// Not 100, so as not to march in step with a timer.
+pub const PROFILE_HZ: u32 = 99;
+
+impl ProfileArgs {
+    /// Begins to catch stacks, if that was asked for.
+    ///
+    /// # Errors
+    /// When it was asked for and is not permitted.
+    pub fn begin(&self, session: &mut Session, recording: bool) -> anyhow::Result<()> {
+        match self.profile {
+            When::Off => return Ok(()),
+            When::Auto if !recording => return Ok(()),
+            When::Auto | When::On => {}
+        }
+        match session.catch_stacks(self.profile_hz) {
+            Ok(()) => Ok(()),
+            Err(absence) if self.profile == When::On => Err(anyhow::anyhow!(absence.detail)),
+            Err(absence) => {
+                session.note_limit(format!("profiles: {}", absence.detail));
+                Ok(())
+            }
+        }
+    }
 }
 
 impl ConfigArgs {

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use stallscope_probes::sample::{Fault, RingState};
 
-use super::args::duration;
+use super::args::{PROFILE_HZ, duration};
 use super::{EXIT_ERROR, EXIT_OK, live, stop};
 use crate::lab::scenario::{self, Plan, Running};
 use crate::lab::truth;
@@ -97,7 +97,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut running = Running::start(&plan)?;
     running.load(&plan)?;
     say(tui, &format!("load on {}: {} connections", running.url, plan.connections));
-    let session = Session::attach(Selection::Pid(running.pid), PACING)?;
+    let mut session = Session::attach(Selection::Pid(running.pid), PACING)?;
+    if let Err(absence) = session.catch_stacks(PROFILE_HZ) {
+        session.note_limit(format!("profiles: {}", absence.detail));
+    }
     say(tui, &format!("watching process {} from outside", running.pid));
     watch(session, args, &recording, tui, &stop)?;
     running.end();
@@ -133,7 +136,7 @@ fn watch(
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
     let anchor = session.anchor;
-    let mut recorder = Recorder::begin(recording, &session)
+    let mut recorder = Recorder::begin(recording, &session, None)
         .with_context(|| format!("cannot record to {}", recording.display()))?;
     let mut progress = Progress::new(anchor, !tui);
     let until = Until {
@@ -153,7 +156,7 @@ fn watch(
         let reason = session.run(until, stop, listen)?;
         (session, reason)
     };
-    recorder.profiles(&session.last_profiles())?;
+    recorder.last(&session.last_profiles())?;
     recorder.end(reason).context("cannot end the recording")?;
     anyhow::ensure!(!stop.load(Ordering::Relaxed) || tui, "interrupted");
     Ok(())

@@ -5,8 +5,10 @@ mod compare;
 mod diagnose;
 mod document;
 mod live;
+mod profile;
 mod replay;
 mod report;
+mod stacks;
 mod stop;
 mod target;
 mod text;
@@ -55,6 +57,8 @@ enum Command {
     Diagnose(diagnose::Args),
     Replay(replay::Args),
     Report(report::Args),
+    Profile(profile::Args),
+    Stacks(stacks::Args),
     Compare(compare::Args),
     /// Run an instrumented HTTP-to-Kafka server
     #[cfg(feature = "servers")]
@@ -78,6 +82,8 @@ pub fn main() -> ExitCode {
         Command::Diagnose(args) => diagnose::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Profile(args) => profile::run(&args),
+        Command::Stacks(args) => stacks::run(&args),
         Command::Compare(args) => compare::run(&args),
         #[cfg(feature = "servers")]
         Command::Serve(args) => serve::run(args),

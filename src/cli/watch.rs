@@ -10,12 +10,13 @@ use std::time::Duration;
 use anyhow::Context;
 use stallscope_probes::sample::ActiveOutcome;
 
-use super::args::{ConfigArgs, ProbeArgs, budget_ppm, duration};
+use super::args::{ConfigArgs, ProbeArgs, ProfileArgs, budget_ppm, duration};
 use super::target::TargetArgs;
 use super::{EXIT_OK, EXIT_STALLED, EXIT_USAGE, live, stop};
 use crate::diagnose::verdict::Cause;
 use crate::model::Model;
 use crate::watch::event::EndReason;
+use crate::watch::keep::{KEEP_MAX, KEEP_MIN};
 use crate::watch::recorder::Recorder;
 use crate::watch::session::{Pacing, Probes, Session, Tick, Until};
 use crate::watch::{json, now_ns};
@@ -54,6 +55,11 @@ pub struct Args {
     /// Record to FILE, for `report` and `replay`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// With --record: keep the last DURATION, 10s to 24h, and up to a minute around each onset
+    #[arg(long, value_name = "DURATION", requires = "record", value_parser = keep)]
+    keep: Option<Duration>,
+    #[command(flatten)]
+    profile: ProfileArgs,
     /// JSON lines on stdout instead of the TUI
     #[arg(long)]
     headless: bool,
@@ -68,6 +74,15 @@ fn interval(text: &str) -> Result<Duration, String> {
         Ok(interval)
     } else {
         Err(format!("{text} is out of range: the interval lies between 5ms and 10s"))
+    }
+}
+
+fn keep(text: &str) -> Result<Duration, String> {
+    let keep = duration(text)?;
+    if (KEEP_MIN..=KEEP_MAX).contains(&keep) {
+        Ok(keep)
+    } else {
+        Err(format!("{text} is out of range: a recording is kept for between 10s and 24h"))
     }
 }
 
@@ -86,9 +101,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(plan) = plan {
         session.probe_actively(plan);
     }
+    args.profile.begin(&mut session, args.record.is_some())?;
     let mut recorder = match &args.record {
         Some(path) => Some(
-            Recorder::begin(path, &session)
+            Recorder::begin(path, &session, args.keep)
                 .with_context(|| format!("cannot record to {}", path.display()))?,
         ),
         None => None,
@@ -106,7 +122,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         live::run(session, until, &stop, None, &mut record)?
     };
     if let Some(mut recorder) = recorder {
-        recorder.profiles(&session.last_profiles())?;
+        recorder.last(&session.last_profiles())?;
         let (path, complete) = recorder.end(reason).context("cannot end the recording")?;
         // The terminal may be gone by now; the recording is not.
         let mut err = std::io::stderr();

@@ -3,6 +3,7 @@
 pub mod answers;
 mod base;
 mod build;
+pub mod call;
 pub mod peers;
 mod resources;
 pub mod syscall;

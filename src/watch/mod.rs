@@ -7,6 +7,7 @@ pub mod config;
 pub mod engine;
 pub mod event;
 pub mod json;
+pub mod keep;
 mod notes;
 mod pace;
 mod profiles;
@@ -15,6 +16,7 @@ pub mod recording;
 pub mod replay;
 pub mod sampler;
 pub mod session;
+pub mod stacks;
 pub mod target;
 pub mod words;
 
@@ -29,4 +31,4 @@ mod twins_tests;
 #[cfg(test)]
 mod world;
 
-pub use clock::now_ns;
+pub use clock::{anchor, now_ns};

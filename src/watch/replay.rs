@@ -18,6 +18,8 @@ pub const TICKS_MAX: usize = 36_000;
 pub const PROFILES_MAX: usize = 3_600;
 /// Looks at the stacks of all threads that are kept.
 pub const STACKS_MAX: usize = 64;
+/// Stretches that were dropped on purpose and are told one by one.
+pub const DROPPED_MAX: usize = 64;
 
 /// Reads and judges the recording at `path`.
 ///
@@ -48,11 +50,19 @@ pub fn read(input: impl Read) -> Result<Incident, RecordingError> {
             }
             Frame::Profile(window) if profiles.len() < PROFILES_MAX => profiles.push(window),
             Frame::Stacks(taken) if stacks.len() < STACKS_MAX => stacks.push(taken),
-            Frame::Profile(_) | Frame::Stacks(_) | Frame::Header(_) => {}
+            Frame::Dropped { from_ns, to_ns } if losses.len() < DROPPED_MAX => {
+                let time = |at_ns| header.anchor.clock_time(at_ns);
+                losses.push(format!(
+                    "what lay between {} and {} was dropped to keep the recording short (--keep)",
+                    time(from_ns),
+                    time(to_ns)
+                ));
+            }
+            Frame::Profile(_) | Frame::Stacks(_) | Frame::Header(_) | Frame::Dropped { .. } => {}
             Frame::End(reason) => end = reason,
         }
     }
-    losses.extend(reader.loss().map(str::to_owned));
+    losses.extend(reader.losses());
     if kept.stride > 1 {
         losses.push(format!(
             "the recording is long: one tick in {} is shown; every tick was judged",

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use stallscope_probes::sample::{Sample, TaskState};
-use stallscope_probes::{Reading, Why};
+use stallscope_probes::{Absence, Reading, Why};
 
 use super::active;
 use super::budget::Budget;
@@ -14,8 +14,10 @@ use super::engine::Engine;
 use super::event::{Anchor, EndReason, Environment, Event, ProfileWindow, Step, Target};
 use super::profiles::Profiles;
 use super::sampler::{Due, Sampler};
+use super::stacks::keeper::{Keeper, Made};
 use super::target::{self, Selection, TargetError};
 use crate::diagnose::verdict::{Confidence, Verdict};
+use crate::profile::stacks::ThreadStacks;
 
 /// How to watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,28 @@ pub struct Tick<'a> {
     pub step: &'a Step,
     /// Profile windows that have become available.
     pub profiles: &'a [ProfileWindow],
+    /// Looks at the stacks of all threads that have become available.
+    pub stacks: &'a [ThreadStacks],
+}
+
+/// Profiles and stacks that become available only once watching has ended.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Last {
+    /// Profile windows.
+    pub profiles: Vec<ProfileWindow>,
+    /// Stacks of all threads.
+    pub stacks: Vec<ThreadStacks>,
+}
+
+impl Last {
+    fn add(&mut self, made: impl IntoIterator<Item = Made>) {
+        for made in made {
+            match made {
+                Made::Profile(window) => self.profiles.push(window),
+                Made::Stacks(stacks) => self.stacks.push(stacks),
+            }
+        }
+    }
 }
 
 /// A watched process.
@@ -80,6 +104,7 @@ pub struct Session {
     sampler: Sampler,
     engine: Engine,
     profiles: Profiles,
+    keeper: Option<Keeper>,
     budget: Budget,
     /// Threads of the event loop, as last seen.
     loop_tids: Vec<i32>,
@@ -120,6 +145,7 @@ impl Session {
             sampler,
             engine,
             profiles,
+            keeper: None,
             budget: Budget::new(pacing.budget_ppm, now_ns()),
             loop_tids: Vec::new(),
             config,
@@ -149,6 +175,21 @@ impl Session {
     /// Makes connections of its own from now on, as `plan` says.
     pub fn probe_actively(&mut self, plan: active::Plan) {
         self.sampler.probe_actively(plan);
+    }
+
+    /// Catches stacks from now on, `hz` times a second of the target's CPU time, so that there is a
+    /// profile of what led to a stall. It costs the target a few microseconds at each sample.
+    ///
+    /// # Errors
+    /// When the target may not be profiled, with what would permit it.
+    pub fn catch_stacks(&mut self, hz: u32) -> Result<(), Absence> {
+        self.keeper = Some(Keeper::begin(&self.target, hz)?);
+        Ok(())
+    }
+
+    /// Notes something that could not be had, one sentence.
+    pub fn note_limit(&mut self, sentence: String) {
+        self.environment.limits.push(sentence);
     }
 
     /// Stalls seen so far.
@@ -212,8 +253,13 @@ impl Session {
                     Event::Verdict(_) | Event::Forecast(_) | Event::Note { .. } => {}
                 }
             }
-            let profiles = self.profiles.collect(now_ns());
-            listen(&Tick { sample: &sample, step: &step, profiles: &profiles })?;
+            let mut new = Last { profiles: self.profiles.collect(now_ns()), stacks: Vec::new() };
+            if let Some(keeper) = &self.keeper {
+                keeper.heed(&step.events);
+                new.add(keeper.take());
+            }
+            let Last { profiles, stacks } = &new;
+            listen(&Tick { sample: &sample, step: &step, profiles, stacks })?;
             let now_ns = now_ns();
             let over = over_ns.is_some_and(|over_ns| now_ns >= over_ns);
             if over || (until.stall && self.is_named(named_ns, now_ns)) {
@@ -274,9 +320,12 @@ impl Session {
             || named_ns.is_some_and(|at_ns| now_ns.saturating_sub(at_ns) >= SURER_PATIENCE_NS)
     }
 
-    /// Collects the profile windows that are still to come for a while after the run.
-    pub fn last_profiles(&mut self) -> Vec<ProfileWindow> {
-        self.profiles.collect_rest()
+    /// Collects the profiles and stacks that are still to come after the run. Takes as long as their
+    /// names take, seconds for a large program with debug information.
+    pub fn last_profiles(&mut self) -> Last {
+        let mut last = Last { profiles: self.profiles.collect_rest(), stacks: Vec::new() };
+        last.add(self.keeper.take().map(Keeper::finish).unwrap_or_default());
+        last
     }
 }
 

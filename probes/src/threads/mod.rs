@@ -47,6 +47,17 @@ pub fn read(proc_root: &Path, pid: i32, want_stacks: bool) -> Reading<Vec<Thread
     })
 }
 
+/// Reads one thread of a process, without its kernel stack.
+///
+/// # Errors
+/// [`Why::Gone`] when it has ended.
+pub fn read_one_of(proc_root: &Path, pid: i32, tid: i32) -> Reading<ThreadRaw> {
+    read_one(&files::process(proc_root, pid).join("task"), tid, false).map_or_else(
+        || Reading::absent(Why::Gone, format!("thread {tid} of process {pid} has ended")),
+        Reading::Got,
+    )
+}
+
 fn read_one(tasks: &Path, tid: i32, want_stack: bool) -> Option<ThreadRaw> {
     let folder = tasks.join(tid.to_string());
     let stat = match read_stat(&folder) {

@@ -1,0 +1,546 @@
+//! Catching the stacks of one process, as its threads run and wait.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::buffer::Buffer;
+use super::event::{self, Counts, Event, Extent};
+use super::follow::{Caught, Follow, What};
+use super::record::{self, Record, SampleRecord};
+use super::unwind::{End, Unwinder, Walk};
+use super::{RawStack, Stacks, asleep};
+use crate::files;
+use crate::reading::{Absence, Reading, Why};
+
+/// Events open at once: two for each thread and CPU. Threads beyond are named as left out; what
+/// they make inherits nothing.
+pub const EVENTS_MAX: usize = 8_192;
+/// Bytes of a CPU's ring: over a second of samples.
+const BUFFER_BYTES: usize = 2 << 20;
+/// The same where no more may be locked (`kernel.perf_event_mlock_kb`, 516 KiB by default).
+const BUFFER_BYTES_SMALL: usize = 128 << 10;
+/// Bytes copied of a stack at each tick of the CPU clock, and at a switch. What lies deeper is
+/// reached along the frame pointers, if the code has them.
+const CLOCK_STACK_BYTES: u32 = 16 << 10;
+const SWITCH_STACK_BYTES: u32 = 8 << 10;
+/// Samples a second at switches, of all threads together, about: while watching, and when asked for
+/// a profile of waits. The kernel lets go of every so many to keep to it, beginning with none; how
+/// long each wait was is known all the same.
+const SWITCH_SAMPLES_PER_S: u64 = 400;
+const SWITCH_SAMPLES_ASKED_PER_S: u64 = 3_000;
+/// Switches followed a second. Each costs the target some 200 ns for the record: 0.4 % of a CPU.
+pub const SWITCHES_PER_S_MAX: u64 = 20_000;
+/// After too many switches they are not followed for this long, ns.
+const PAUSE_NS: u64 = 5_000_000_000;
+/// A wait this long whose place was not sampled is looked at from outside, ns.
+const LOOK_AFTER_NS: u64 = 100_000_000;
+/// Such looks at one call of [`Capture::look_at_sleepers`].
+pub const LOOKS_MAX: usize = 16;
+/// Records held back because those of another CPU may be older.
+const PENDING_MAX: usize = 200_000;
+/// Unknown code makes the mappings be read again, so often at most, ns.
+const REFRESH_EVERY_NS: u64 = 1_000_000_000;
+/// Rounds of listing threads while new ones keep coming.
+const ROUNDS_MAX: usize = 5;
+
+/// What to catch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// Samples a second of CPU time.
+    pub hz: u32,
+    /// Waits.
+    pub waits: Waits,
+}
+
+/// How closely waits are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// Not at all.
+    No,
+    /// As long as that is cheap: not at all while there are very many.
+    Cheaply,
+    /// Always.
+    All,
+}
+
+/// What was lost or not permitted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Records for which a ring had no room.
+    pub records: u64,
+    /// Times the kernel held samples back.
+    pub throttled: u64,
+    /// Samples whose stack was not kept, because there were too many different ones.
+    pub stacks: u64,
+    /// Threads without events, because there are too many.
+    pub threads: usize,
+    /// Switches were not followed in these stretches, ns.
+    pub blind: Vec<(u64, u64)>,
+    /// Frames of the kernel are not permitted.
+    pub no_kernel: bool,
+}
+
+/// Catches the stacks of one process.
+#[derive(Debug)]
+pub struct Capture {
+    proc_root: PathBuf,
+    pid: i32,
+    ask: Ask,
+    clocks: Vec<Event>,
+    switches: Vec<Event>,
+    /// By the number in each sample: whether it is of the clock.
+    is_clock: HashMap<u64, bool>,
+    buffers: Vec<Buffer>,
+    unwinder: Unwinder,
+    stacks: Stacks,
+    follow: Follow,
+    names: BTreeMap<i32, String>,
+    pending: Vec<(u64, i32, What)>,
+    losses: Losses,
+    stale: bool,
+    refreshed_ns: u64,
+    begun_ns: u64,
+    counted: (u64, u64),
+    paused_until_ns: Option<u64>,
+}
+
+impl Capture {
+    /// Begins to catch; `now_ns` is `CLOCK_MONOTONIC`.
+    ///
+    /// # Errors
+    /// [`Why::NotPermitted`] with what would permit it; [`Why::Gone`]; [`Why::Unsupported`] on a
+    /// kernel without performance events.
+    pub fn begin(proc_root: &Path, pid: i32, ask: Ask, now_ns: u64) -> Reading<Self> {
+        let unwinder = match Unwinder::new(proc_root, pid) {
+            Reading::Got(unwinder) => unwinder,
+            Reading::Absent(absence) => return Reading::Absent(absence),
+        };
+        let mut capture = Self {
+            proc_root: proc_root.to_owned(),
+            pid,
+            ask,
+            clocks: Vec::new(),
+            switches: Vec::new(),
+            is_clock: HashMap::new(),
+            buffers: Vec::new(),
+            unwinder,
+            stacks: Stacks::default(),
+            follow: Follow::default(),
+            names: BTreeMap::new(),
+            pending: Vec::new(),
+            losses: Losses::default(),
+            stale: false,
+            refreshed_ns: now_ns,
+            begun_ns: now_ns,
+            counted: (now_ns, 0),
+            paused_until_ns: None,
+        };
+        match capture.open_all(now_ns) {
+            Ok(()) => Reading::Got(capture),
+            Err(absence) => Reading::Absent(absence),
+        }
+    }
+
+    fn open_all(&mut self, now_ns: u64) -> Result<(), Absence> {
+        let pid = self.pid;
+        let explain = |error: io::Error| explain(pid, &error);
+        let cpus = online_cpus();
+        let mut extent =
+            Extent { kernel: true, stack_bytes: CLOCK_STACK_BYTES, threads_only: true };
+        let mut rings: Vec<usize> = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            let tids = match threads(&self.proc_root, self.pid) {
+                Reading::Got(tids) => tids,
+                Reading::Absent(absence) => return Err(absence),
+            };
+            let new: Vec<i32> =
+                tids.iter().copied().filter(|tid| !self.names.contains_key(tid)).collect();
+            if new.is_empty() {
+                break;
+            }
+            let room = EVENTS_MAX.saturating_sub(self.clocks.len() + self.switches.len());
+            let fit = room / (2 * cpus.len().max(1));
+            make_room_for_fds(2 * cpus.len() * new.len().min(fit));
+            self.losses.threads += new.len().saturating_sub(fit);
+            let per_s = match self.ask.waits {
+                Waits::No | Waits::Cheaply => SWITCH_SAMPLES_PER_S,
+                Waits::All => SWITCH_SAMPLES_ASKED_PER_S,
+            };
+            let hz = (per_s / (tids.len() as u64).max(1)).clamp(4, 1_000);
+            for (nth, tid) in new.into_iter().enumerate() {
+                self.names.insert(tid, name_of(&self.proc_root, self.pid, tid));
+                if nth < fit {
+                    match self.open_thread(tid, &cpus, &mut rings, &mut extent, hz) {
+                        // It ended while we looked.
+                        Err(error) if is_errno(&error, Errno::SRCH) => {}
+                        outcome => outcome.map_err(explain)?,
+                    }
+                    self.follow.begin(tid, now_ns);
+                }
+            }
+        }
+        if self.clocks.is_empty() {
+            return Err(explain(Errno::SRCH.into()));
+        }
+        self.losses.no_kernel = !extent.kernel;
+        for event in self.clocks.iter().chain(&self.switches) {
+            event::enable(event).map_err(explain)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the events of one thread on every CPU.
+    fn open_thread(
+        &mut self,
+        tid: i32,
+        cpus: &[i32],
+        rings: &mut Vec<usize>,
+        extent: &mut Extent,
+        hz: u64,
+    ) -> io::Result<()> {
+        let period_ns = 1_000_000_000 / u64::from(self.ask.hz.max(1));
+        for (nth, cpu) in cpus.iter().enumerate() {
+            let clock = open_as_permitted(tid, *cpu, Counts::CpuClock { period_ns }, extent)?;
+            self.is_clock.insert(clock.id, true);
+            if let Some(ring) = rings.get(nth).and_then(|ring| self.clocks.get(*ring)) {
+                event::send_to(&clock, ring)?;
+            } else {
+                self.buffers.push(map_as_permitted(&clock)?);
+                rings.push(self.clocks.len());
+            }
+            self.clocks.push(clock);
+            if self.ask.waits == Waits::No {
+                continue;
+            }
+            let mut less = Extent { stack_bytes: SWITCH_STACK_BYTES, ..*extent };
+            let switch = open_as_permitted(tid, *cpu, Counts::Switches { hz }, &mut less)?;
+            self.is_clock.insert(switch.id, false);
+            if let Some(ring) = rings.get(nth).and_then(|ring| self.clocks.get(*ring)) {
+                event::send_to(&switch, ring)?;
+            }
+            self.switches.push(switch);
+        }
+        Ok(())
+    }
+
+    /// What was caught until `now_ns`, oldest first. To be called several times a second.
+    pub fn drain(&mut self, now_ns: u64) -> Vec<Caught> {
+        if self.stale && now_ns.saturating_sub(self.refreshed_ns) >= REFRESH_EVERY_NS / 10 {
+            self.refresh(now_ns);
+        }
+        let mut buffers = std::mem::take(&mut self.buffers);
+        for buffer in &mut buffers {
+            buffer.drain(|bytes| self.heed(bytes, now_ns));
+        }
+        self.buffers = buffers;
+        // The rings of the CPUs are read one after the other: what is younger than this call may
+        // have older companions in a ring that was read before.
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.sort_by_key(|(at_ns, ..)| *at_ns);
+        let later = pending.split_off(pending.partition_point(|(at_ns, ..)| *at_ns < now_ns));
+        self.pending = later;
+        let mut switched = 0;
+        let mut caught = Vec::with_capacity(pending.len());
+        for (at_ns, tid, what) in pending {
+            switched += u64::from(matches!(what, What::Out { .. }));
+            caught.extend(self.follow.heed(tid, at_ns, what));
+        }
+        self.bound_switches(now_ns, switched);
+        caught
+    }
+
+    fn heed(&mut self, bytes: &[u8], now_ns: u64) {
+        if self.pending.len() >= PENDING_MAX {
+            self.losses.records += 1;
+            return;
+        }
+        match record::parse(bytes) {
+            Some(Record::Sample(sample)) if sample.pid == self.pid => self.sample(&sample, now_ns),
+            Some(Record::SwitchIn { tid, at_ns }) => self.pending.push((at_ns, tid, What::In)),
+            Some(Record::SwitchOut { tid, at_ns, preempted }) => {
+                self.pending.push((at_ns, tid, What::Out { preempted }));
+            }
+            Some(Record::Ended { tid, at_ns }) => self.pending.push((at_ns, tid, What::End)),
+            Some(Record::Renamed { tid, name }) => self.rename(tid, name),
+            Some(Record::Mapped) => self.stale = true,
+            Some(Record::Lost { records }) => self.losses.records += records,
+            Some(Record::Throttled) => self.losses.throttled += 1,
+            Some(Record::Sample(_) | Record::Other) | None => {}
+        }
+    }
+
+    fn rename(&mut self, tid: i32, name: String) {
+        if self.names.len() < super::follow::FOLLOWED_MAX {
+            self.names.insert(tid, name);
+        }
+    }
+
+    fn sample(&mut self, sample: &SampleRecord<'_>, now_ns: u64) {
+        let walk = sample.registers.map_or_else(
+            || Walk { frames: sample.user.clone(), guessed_from: None, end: End::Lost },
+            |registers| self.unwinder.walk(registers, sample.stack, &sample.user),
+        );
+        if walk.frames.first().is_some_and(|ip| self.unwinder.code().at(*ip).is_none()) {
+            // Code that was not there when the mappings were read: written at run time, say.
+            self.stale |= now_ns.saturating_sub(self.refreshed_ns) >= REFRESH_EVERY_NS;
+        }
+        let stack = self.stacks.id_of(RawStack {
+            kernel: sample.kernel.clone(),
+            kernel_names: Vec::new(),
+            user: walk.frames,
+            guessed_from: None,
+            end: walk.end,
+        });
+        let Some(stack) = stack else {
+            self.losses.stacks += 1;
+            return;
+        };
+        let what = match self.is_clock.get(&sample.id) {
+            Some(true) => What::Clock { stack, period_ns: sample.period },
+            Some(false) => What::Leaving { stack },
+            None => return,
+        };
+        if !self.names.contains_key(&sample.tid) {
+            let name = name_of(&self.proc_root, self.pid, sample.tid);
+            self.rename(sample.tid, name);
+        }
+        self.pending.push((sample.at_ns, sample.tid, what));
+    }
+
+    fn refresh(&mut self, now_ns: u64) {
+        // A target that is gone has no mappings: those known are kept, for what is still in the rings.
+        let _ = self.unwinder.refresh();
+        self.stale = false;
+        self.refreshed_ns = now_ns;
+    }
+
+    /// Ceases to follow switches where they come too fast, and begins again after a while.
+    fn bound_switches(&mut self, now_ns: u64, switched: u64) {
+        const WINDOW_NS: u64 = 500_000_000;
+        if self.ask.waits != Waits::Cheaply {
+            return;
+        }
+        if let Some(until_ns) = self.paused_until_ns {
+            if now_ns >= until_ns {
+                self.paused_until_ns = None;
+                self.counted = (now_ns, 0);
+                for event in &self.switches {
+                    event::enable(event).ok();
+                }
+                if let Some(last) = self.losses.blind.last_mut() {
+                    last.1 = now_ns;
+                }
+            }
+            return;
+        }
+        self.counted.1 += switched;
+        let passed_ns = now_ns.saturating_sub(self.counted.0);
+        if passed_ns < WINDOW_NS {
+            return;
+        }
+        let per_s = u128::from(self.counted.1) * 1_000_000_000 / u128::from(passed_ns);
+        self.counted = (now_ns, 0);
+        if per_s > u128::from(SWITCHES_PER_S_MAX) {
+            for event in &self.switches {
+                event::disable(event).ok();
+            }
+            self.follow.lose_sight();
+            self.paused_until_ns = Some(now_ns.saturating_add(PAUSE_NS));
+            match self.losses.blind.last_mut() {
+                // Hardly a look in between: the same stretch goes on.
+                Some((_, end)) if now_ns.saturating_sub(*end) < 2 * WINDOW_NS => *end = u64::MAX,
+                _ => self.losses.blind.push((now_ns, u64::MAX)),
+            }
+        }
+    }
+
+    /// Looks, without stopping them, at threads whose wait is long and whose place was not sampled
+    /// as they went to sleep.
+    pub fn look_at_sleepers(&mut self, now_ns: u64) {
+        let unknown: Vec<(i32, u64)> = self
+            .follow
+            .away(now_ns)
+            .filter(|wait| wait.stack.is_none() && wait.end_ns - wait.begin_ns >= LOOK_AFTER_NS)
+            .map(|wait| (wait.tid, wait.begin_ns))
+            .take(LOOKS_MAX)
+            .collect();
+        for (tid, since_ns) in unknown {
+            let asleep = asleep::look(&mut self.unwinder, &self.proc_root, self.pid, tid);
+            let stack = asleep.got().map(raw_of).and_then(|stack| self.stacks.id_of(stack));
+            // One that cannot be looked at is not tried again during this wait.
+            let nothing = || RawStack {
+                kernel: Vec::new(),
+                kernel_names: Vec::new(),
+                user: Vec::new(),
+                guessed_from: None,
+                end: End::Lost,
+            };
+            if let Some(stack) = stack.or_else(|| self.stacks.id_of(nothing())) {
+                self.follow.found(tid, since_ns, stack);
+            }
+        }
+    }
+
+    /// Threads that wait at `now_ns`, each with the wait so far.
+    pub fn away(&self, now_ns: u64) -> impl Iterator<Item = super::follow::Wait> {
+        self.follow.away(now_ns)
+    }
+
+    /// The stacks that numbers mean.
+    pub const fn stacks(&self) -> &Stacks {
+        &self.stacks
+    }
+
+    /// Forgets all stacks: numbers given so far mean nothing any more. Waits that go on lose theirs.
+    pub fn forget_stacks(&mut self) {
+        self.stacks = Stacks::default();
+        self.pending.clear();
+        self.follow.lose_sight();
+    }
+
+    /// What is known of the target's code.
+    pub const fn unwinder(&mut self) -> &mut Unwinder {
+        &mut self.unwinder
+    }
+
+    /// Names of threads, also of those that have ended.
+    pub const fn names(&self) -> &BTreeMap<i32, String> {
+        &self.names
+    }
+
+    /// What was lost or not permitted so far.
+    pub const fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    /// When it began, ns: a wait that seems to have begun then began before.
+    pub const fn begun_ns(&self) -> u64 {
+        self.begun_ns
+    }
+
+    /// Events that are open.
+    pub fn events(&self) -> usize {
+        self.clocks.len() + self.switches.len()
+    }
+}
+
+/// A sleeping thread's stack, as one to keep.
+pub fn raw_of(asleep: &asleep::Asleep) -> RawStack {
+    let walk = asleep.walk.got();
+    RawStack {
+        kernel: Vec::new(),
+        kernel_names: asleep.kernel.got().cloned().unwrap_or_default(),
+        user: walk.map(|walk| walk.frames.clone()).unwrap_or_default(),
+        guessed_from: walk.and_then(|walk| walk.guessed_from),
+        end: walk.map_or(End::Lost, |walk| walk.end),
+    }
+}
+
+/// Opens an event, asking for less where that is all that is permitted or known.
+fn open_as_permitted(tid: i32, cpu: i32, counts: Counts, extent: &mut Extent) -> io::Result<Event> {
+    loop {
+        match event::open(tid, cpu, counts, *extent) {
+            Err(error)
+                if extent.kernel
+                    && (is_errno(&error, Errno::ACCESS) || is_errno(&error, Errno::PERM)) =>
+            {
+                extent.kernel = false;
+            }
+            Err(error) if extent.threads_only && is_errno(&error, Errno::INVAL) => {
+                extent.threads_only = false;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn map_as_permitted(event: &Event) -> io::Result<Buffer> {
+    Buffer::map(&event.fd, BUFFER_BYTES).or_else(|error| {
+        if is_errno(&error, Errno::PERM) {
+            Buffer::map(&event.fd, BUFFER_BYTES_SMALL)
+        } else {
+            Err(error)
+        }
+    })
+}
+
+fn is_errno(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+fn explain(pid: i32, error: &io::Error) -> Absence {
+    let Absence { why, detail } = Absence::from(error);
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    let (why, advice) = match errno {
+        Some(Errno::ACCESS | Errno::PERM) => (
+            Why::NotPermitted,
+            "; run as root (CAP_PERFMON), or as the user of the process with \
+             kernel.perf_event_paranoid 2 or less",
+        ),
+        Some(Errno::NOSYS | Errno::OPNOTSUPP | Errno::NODEV) => {
+            (Why::Unsupported, "; this kernel has no performance events")
+        }
+        Some(Errno::MFILE) => (Why::Failed, "; raise the limit of fds of this program (ulimit -n)"),
+        _ => (why, ""),
+    };
+    Absence { why, detail: format!("cannot profile process {pid}: {detail}{advice}") }
+}
+
+/// The thread ids of a process, sorted.
+pub fn threads(proc_root: &Path, pid: i32) -> Reading<Vec<i32>> {
+    let folder = files::process(proc_root, pid).join("task");
+    files::numbers(&folder, super::follow::FOLLOWED_MAX).map(|(tids, _)| tids)
+}
+
+/// The name of a thread; empty when it has ended.
+pub fn name_of(proc_root: &Path, pid: i32, tid: i32) -> String {
+    let path = files::process(proc_root, pid).join("task").join(tid.to_string()).join("comm");
+    let bytes = files::read(&path, 64);
+    let name = bytes.got().map(|bytes| String::from_utf8_lossy(bytes).trim_end().to_owned());
+    name.unwrap_or_default()
+}
+
+/// The CPUs that are online, from a list such as `0-3,8`.
+fn online_cpus() -> Vec<i32> {
+    let text = files::read(Path::new("/sys/devices/system/cpu/online"), 4096);
+    let cpus = text.got().map(|bytes| parse_cpus(&String::from_utf8_lossy(bytes)));
+    cpus.filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| vec![0])
+}
+
+fn parse_cpus(list: &str) -> Vec<i32> {
+    /// CPUs of the largest kernels (`CONFIG_NR_CPUS`).
+    const CPUS_MAX: usize = 8_192;
+    let ranges = list.trim().split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse::<i32>().ok()?..=last.parse::<i32>().ok()?)
+    });
+    ranges.flatten().take(CPUS_MAX).collect()
+}
+
+/// Raises this process's soft limit of fds, as far as it may.
+fn make_room_for_fds(more: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.current.map(|current| current.saturating_add(more as u64));
+    let current = match (wanted, limit.maximum) {
+        (Some(wanted), Some(maximum)) => Some(wanted.min(maximum)),
+        (wanted, _) => wanted,
+    };
+    // Where it may not, opening will say so.
+    setrlimit(Resource::Nofile, Rlimit { current, maximum: limit.maximum }).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_come_in_ranges() {
+        assert_eq!(parse_cpus("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
+        assert!(parse_cpus("").is_empty() && parse_cpus("x-y").is_empty());
+        assert_eq!(parse_cpus("0-999999999").len(), 8_192);
+    }
+}
