@@ -17,6 +17,7 @@ use serde_json::{Value as Json, json};
 use stallscope::profile::stacks::{Kind, Maker, Space, StackFrame, ThreadStack, ThreadStacks};
 use stallscope::report;
 use stallscope::watch::event::{Event, Incident};
+use stallscope::watch::replay;
 use stallscope_probes::{Reading, Why};
 
 fn schema(name: &str) -> Json {
@@ -120,6 +121,25 @@ fn every_case_is_as_the_schema_says() {
     for (name, incident) in fixture::all().into_iter().chain([("whole", whole())]) {
         assert_eq!(faults(&validator, &document(&incident)), [""; 0], "{name}");
     }
+}
+
+/// What was really sampled: every window of the lab, as the pipe judges it.
+#[test]
+fn every_window_of_a_real_run_is_as_the_schema_says() {
+    let validator = validator();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/windows");
+    let mut windows = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "gz") {
+            continue;
+        }
+        let file = std::fs::File::open(&path).unwrap();
+        let incident = replay::read(flate2::read::GzDecoder::new(file)).unwrap();
+        assert_eq!(faults(&validator, &document(&incident)), [""; 0], "{}", path.display());
+        windows += 1;
+    }
+    assert!(windows >= 50, "the windows were not found: {windows}");
 }
 
 /// All readings gone, one thread in an unknown state: the shapes that the fixtures lack.
