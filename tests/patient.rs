@@ -18,7 +18,30 @@ const WATCHED_FOR: Duration = Duration::from_secs(10);
 /// A listener that is let go is gone by then, watched or not: the kernel closes the files of a
 /// ring in a work item of its own (`io_uring/io_uring.c`, `io_ring_exit_work`).
 const RELEASED_WITHIN: Duration = Duration::from_secs(2);
-const INTERVALS: [Option<&str>; 3] = [None, Some("50ms"), Some("10ms")];
+/// Unwatched; watched at two paces; and with its stacks caught as well.
+const WAYS: [Option<Way>; 4] = [
+    None,
+    Some(Way { interval: "50ms", profile: "off" }),
+    Some(Way { interval: "10ms", profile: "off" }),
+    Some(Way { interval: "50ms", profile: "on" }),
+];
+
+/// How a victim is watched.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    interval: &'static str,
+    /// Whether stacks are caught: samples by the kernel, and looks at threads that sleep.
+    profile: &'static str,
+}
+
+impl Way {
+    fn watch(self, victim: &Victim) -> Watcher {
+        // A build without optimisation takes many times the CPU time, and would slow down to keep its
+        // budget.
+        let more = ["--budget", "50%", "--profile", self.profile];
+        Watcher::start(victim.pid(), self.interval, &more)
+    }
+}
 
 /// What a thread that is not run does not change.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,7 +101,7 @@ fn says_nothing(client: &TcpStream) -> bool {
 
 /// The watched server sleeps as if alone; and then a single signal heals it, so a signal would
 /// have been noticed.
-fn is_left_alone(mode: &str, interval: Option<&str>) {
+fn is_left_alone(mode: &str, way: Option<Way>) {
     let (victim, mut clients) = stalled(mode);
     let mut before = runs(&victim);
     until("every thread sleeps", AT_MOST, || {
@@ -87,16 +110,14 @@ fn is_left_alone(mode: &str, interval: Option<&str>) {
         std::mem::replace(&mut before, now) == runs(&victim)
     });
 
-    // A build without optimisation takes many times the CPU time, and would slow down to keep its budget.
-    let roomy = &["--budget", "50%"];
-    let watcher = interval.map(|interval| Watcher::start(victim.pid(), interval, roomy));
+    let watcher = way.map(|way| way.watch(&victim));
     let end = Instant::now() + WATCHED_FOR;
     while Instant::now() < end {
-        assert_eq!(field(&victim.proc("status"), "TracerPid"), 0, "{mode} {interval:?}");
+        assert_eq!(field(&victim.proc("status"), "TracerPid"), 0, "{mode} {way:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(runs(&victim), before, "{mode} {interval:?}: a thread has run");
-    assert!(clients.iter().all(says_nothing), "{mode} {interval:?}: a client was answered");
+    assert_eq!(runs(&victim), before, "{mode} {way:?}: a thread has run");
+    assert!(clients.iter().all(says_nothing), "{mode} {way:?}: a client was answered");
 
     if let Some(watcher) = watcher {
         if mode == "submit-error" {
@@ -105,8 +126,8 @@ fn is_left_alone(mode: &str, interval: Option<&str>) {
         let (printed, samples) = watcher.interrupted();
         assert!(samples.len() > 50, "it was not looked at: {} samples", samples.len());
         // It was a stall to the watcher too, not merely a quiet server.
-        assert_eq!(printed.status, 3, "{mode} {interval:?}: {printed:?}");
-        assert_eq!(runs(&victim), before, "{mode} {interval:?}: the end of the watch woke it");
+        assert_eq!(printed.status, 3, "{mode} {way:?}: {printed:?}");
+        assert_eq!(runs(&victim), before, "{mode} {way:?}: the end of the watch woke it");
     }
 
     signal(victim.pid(), Signal::STOP);
@@ -128,34 +149,30 @@ fn unsubmitted(model: &Value) -> u64 {
 fn a_stall_that_a_signal_would_heal_stays() {
     std::thread::scope(|scope| {
         for mode in ["submit-error", "lost-wake"] {
-            for interval in INTERVALS {
-                scope.spawn(move || is_left_alone(mode, interval));
+            for way in WAYS {
+                scope.spawn(move || is_left_alone(mode, way));
             }
         }
     });
 }
 
 /// The port of a killed server is free as soon as that of an unwatched one, and its clients know.
-fn is_let_go(mode: &[&str], interval: Option<&str>) {
+fn is_let_go(mode: &[&str], way: Option<Way>) {
     let mut victim = Victim::start(mode);
     victim.serves();
     let mut client = victim.client();
     answered(&mut client);
-    // A build without optimisation takes many times the CPU time, and would slow down to keep its budget.
-    let roomy = &["--budget", "50%"];
-    let watcher = interval.map(|interval| Watcher::start(victim.pid(), interval, roomy));
+    let watcher = way.map(|way| way.watch(&victim));
     assert!(!is_free(victim.port), "{mode:?}");
     victim.child.0.kill().unwrap();
     victim.child.0.wait().unwrap();
-    until(&format!("the port is free: {mode:?} {interval:?}"), RELEASED_WITHIN, || {
-        is_free(victim.port)
-    });
+    until(&format!("the port is free: {mode:?} {way:?}"), RELEASED_WITHIN, || is_free(victim.port));
     // The end of the stream, or a reset: both say that the server is gone.
     let gone = client.read(&mut [0; 8]);
     assert!(
         matches!(&gone, Ok(0))
             || gone.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
-        "{mode:?} {interval:?}: {gone:?}"
+        "{mode:?} {way:?}: {gone:?}"
     );
     if let Some(watcher) = watcher {
         let (printed, _) = watcher.ended();
@@ -167,28 +184,26 @@ fn is_let_go(mode: &[&str], interval: Option<&str>) {
 #[test]
 fn a_killed_server_frees_its_port() {
     // The long interval: whoever only looks at the next tick holds on for too long.
-    for interval in INTERVALS.into_iter().chain([Some("5s")]) {
+    for way in WAYS.into_iter().chain([Some(Way { interval: "5s", profile: "off" })]) {
         for mode in [&["plain"][..], &["ring-fixed-listener"], &["submit-error", "0"]] {
-            is_let_go(mode, interval);
+            is_let_go(mode, way);
         }
     }
 }
 
 #[test]
 fn a_ring_that_its_process_closes_is_let_go() {
-    for interval in INTERVALS {
+    for way in WAYS {
         let mut victim = Victim::start(&["ring-lost"]);
         victim.serves();
-        // A build without optimisation takes many times the CPU time, and would slow down to keep its budget.
-        let roomy = &["--budget", "50%"];
-        let watcher = interval.map(|interval| Watcher::start(victim.pid(), interval, roomy));
+        let watcher = way.map(|way| way.watch(&victim));
         if let Some(watcher) = &watcher {
             watcher.sees("the ring", |model| rings(model) == Some(1));
         }
         assert!(!is_free(victim.port));
         victim.act();
         victim.said("closed");
-        until(&format!("the port is free: {interval:?}"), RELEASED_WITHIN, || is_free(victim.port));
+        until(&format!("the port is free: {way:?}"), RELEASED_WITHIN, || is_free(victim.port));
         if let Some(watcher) = watcher {
             watcher.sees("that there is no ring", |model| rings(model) == Some(0));
             assert!(!watcher.maps_a_ring());

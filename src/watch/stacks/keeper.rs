@@ -220,11 +220,16 @@ impl Catcher {
         }
     }
 
-    /// What catching has cost so far, as a sentence.
+    /// What catching has cost so far, as a sentence that does not change with every look.
     fn cost(&self) -> String {
+        const STEPS_PERCENT: [f64; 6] = [0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
         let passed_ns = now_ns().saturating_sub(self.begun_ns).max(1);
-        let share = thread_cpu_ns() as f64 / passed_ns as f64 * 100.0;
-        format!("catching these stacks took {share:.2} % of one CPU of the watcher's")
+        let percent = thread_cpu_ns() as f64 / passed_ns as f64 * 100.0;
+        let step = STEPS_PERCENT.into_iter().find(|step| percent < *step);
+        step.map_or_else(
+            || format!("catching stacks took the watcher {percent:.0} % of one CPU"),
+            |step| format!("catching stacks took the watcher less than {step} % of one CPU"),
+        )
     }
 }
 
