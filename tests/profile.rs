@@ -13,8 +13,9 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -183,16 +184,7 @@ fn both(pid: i32, hz: u32, work: impl FnOnce()) -> Both {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (pid_text, hz_text) = (pid.to_string(), hz.to_string());
-    let mut perf = Killed(
-        Command::new("perf")
-            .args(["record", "-e", "cpu-clock", "-F", &hz_text, "-g", "-p", &pid_text])
-            .args(["-o", &file("perf.data")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
+    let mut perf = Perf::begin(pid, hz, folder.path());
     let mut ours = Command::new(STALLSCOPE)
         .args(["profile", "--pid", &pid_text, "--for", "2m", "--hz", &hz_text, "--json", "--full"])
         .args(["-o", &file("ours.folded"), "-o", &file("ours.pb.gz")])
@@ -201,13 +193,10 @@ fn both(pid: i32, hz: u32, work: impl FnOnce()) -> Both {
         .spawn()
         .unwrap();
     let our_pid = i32::try_from(ours.id()).unwrap();
-    for profiler in [perf.pid(), our_pid] {
-        until("a profiler has begun", READY_WITHIN, || counts_events(profiler));
-    }
+    until("our profiler has begun", READY_WITHIN, || counts(our_pid));
     work();
-    signal(perf.pid(), Signal::INT);
     signal(our_pid, Signal::INT);
-    perf.ended(WRITTEN_WITHIN);
+    let perf_samples = perf.end();
     let stdout = ours.stdout.take().unwrap();
     let summary: Value = serde_json::from_reader(stdout).unwrap();
     assert!(ours.wait().unwrap().success());
@@ -215,26 +204,63 @@ fn both(pid: i32, hz: u32, work: impl FnOnce()) -> Both {
         folded: folded::merge([std::fs::read_to_string(file("ours.folded")).unwrap().as_str()]),
         top: go_top(Path::new(&file("ours.pb.gz"))),
         summary,
-        perf_samples: perf_samples(&file("perf.data")),
+        perf_samples,
     }
 }
 
-/// Whether a profiler has its events open and their rings mapped, which it does after enabling none.
-fn counts_events(profiler: i32) -> bool {
-    let fds = std::fs::read_dir(format!("/proc/{profiler}/fd")).into_iter().flatten().flatten();
-    let events = fds
-        .filter_map(|fd| std::fs::read_link(fd.path()).ok())
-        .filter(|link| link.to_string_lossy().contains("[perf_event]"));
-    let maps = std::fs::read_to_string(format!("/proc/{profiler}/maps")).unwrap_or_default();
-    events.count() > 0 && maps.contains("[perf_event]")
+/// `perf record`, which counts once it has said so.
+struct Perf {
+    child: Killed,
+    data: PathBuf,
 }
 
-fn perf_samples(file: &str) -> u64 {
-    let output =
-        Command::new("perf").args(["script", "-F", "tid,time", "-i", file]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    // Each sample begins a line at its left edge; its frames are indented, and -F leaves them out.
-    text.lines().filter(|line| !line.trim().is_empty()).count() as u64
+impl Perf {
+    fn begin(pid: i32, hz: u32, folder: &Path) -> Self {
+        let (control, told) = (folder.join("control"), folder.join("told"));
+        for fifo in [&control, &told] {
+            assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
+        }
+        let data = folder.join("perf.data");
+        let child = Command::new("perf")
+            .args(["record", "-e", "cpu-clock", "-g", "-D", "-1", "-F", &hz.to_string()])
+            .args(["-p", &pid.to_string(), "-o"])
+            .arg(&data)
+            .arg(format!("--control=fifo:{},{}", control.display(), told.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let child = Killed(child);
+        // Opening waits for perf, and reading for its answer.
+        std::fs::write(&control, "enable\n").unwrap();
+        let mut answer = [0; 4];
+        std::fs::File::open(&told).unwrap().read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"ack\n");
+        Self { child, data }
+    }
+
+    /// Ends it; the samples it took.
+    fn end(&mut self) -> u64 {
+        signal(self.child.pid(), Signal::INT);
+        self.child.ended(WRITTEN_WITHIN);
+        let script = Command::new("perf")
+            .args(["script", "-F", "tid,time", "-i"])
+            .arg(&self.data)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&script.stdout).into_owned();
+        text.lines().filter(|line| !line.trim().is_empty()).count() as u64
+    }
+}
+
+/// Whether our profiler counts: it has its events open, and sleeps between looks at their rings.
+fn counts(profiler: i32) -> bool {
+    let fds = std::fs::read_dir(format!("/proc/{profiler}/fd")).into_iter().flatten().flatten();
+    let mut links = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    let wchan = std::fs::read_to_string(format!("/proc/{profiler}/wchan")).unwrap_or_default();
+    links.any(|link| link.to_string_lossy().contains("[perf_event]"))
+        && wchan.contains("hrtimer_nanosleep")
 }
 
 fn go_top(file: &Path) -> String {
@@ -322,8 +348,10 @@ fn nginx_has_its_functions_and_as_many_samples_as_perf_takes() {
     let master = Nginx(Killed(master));
     listening(port);
     let children = format!("/proc/{0}/task/{0}/children", master.0.pid());
-    let worker = std::fs::read_to_string(children).unwrap();
-    let worker: i32 = worker.split_whitespace().next().unwrap().parse().unwrap();
+    let worker =
+        || std::fs::read_to_string(&children).unwrap().split_whitespace().next()?.parse().ok();
+    until("there is a worker", READY_WITHIN, || worker().is_some());
+    let worker: i32 = worker().unwrap();
     let seen = both(worker, 499, || {
         let url = format!("http://127.0.0.1:{port}/index.html");
         let status = Command::new(STALLSCOPE)

@@ -11,7 +11,7 @@ pub const FOLDED_BYTES_MAX: usize = 256 * 1024;
 /// What stands where no frame could be had.
 pub const NO_FRAMES: &str = "(no frames)";
 /// Room for the line of what did not fit: its name and the longest number.
-const OTHER_BYTES_MAX: usize = OTHER_STACKS.len() + 24;
+const OTHER_BYTES: usize = OTHER_STACKS.len() + 24;
 /// Suffixes of frames that are not plain functions of the program.
 const KERNEL: &str = "_[k]";
 const INLINED: &str = "_[i]";
@@ -34,7 +34,7 @@ pub fn fold(profile: &Profile) -> String {
             writeln!(text, "{stack} {count}").ok();
         }
         // After the first that does not fit none is kept: a lighter one must not stand for it.
-        if others > 0 || text.len() > FOLDED_BYTES_MAX - OTHER_BYTES_MAX {
+        if others > 0 || text.len() > FOLDED_BYTES_MAX - OTHER_BYTES {
             text.truncate(kept);
             others = others.saturating_add(count);
         }

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::event::{EndReason, Event, ProfileWindow};
 use super::keep::{Keep, Piece};
-use super::recording::{Frame, Header, RecordingError, Writer};
+use super::recording::{Frame, Header, MAGIC, RecordingError, Writer};
 use super::session::{Last, Session, Tick};
 use crate::profile::stacks::ThreadStacks;
 
@@ -70,15 +70,16 @@ impl Recorder {
         header: Header,
         keep: Option<Keep>,
     ) -> Result<Self, RecordingError> {
-        let file = File::create(path)?;
-        if keep.is_some() && !file.metadata()?.is_file() {
-            return Err(RecordingError::NotAFile);
-        }
-        // A name that is a link stays one: the file that it leads to is replaced.
-        let path = if keep.is_some() { fs::canonicalize(path)? } else { path.to_owned() };
+        let mut path = path.to_owned();
+        let file = File::options().write(true).create(true).truncate(keep.is_none()).open(&path)?;
         if keep.is_some() {
-            // Left behind by a watcher that was killed.
-            fs::remove_file(new_path(&path)).or_else(not_there)?;
+            if !file.metadata()?.is_file() {
+                return Err(RecordingError::NotAFile);
+            }
+            // A name that is a link stays one: the file that it leads to is replaced.
+            path = fs::canonicalize(&path)?;
+            make_way(&new_path(&path))?;
+            file.set_len(0)?;
         }
         let writer = Writer::begin(BufWriter::new(file), header.clone())?;
         let (shortening, replacing) = (None, None);
@@ -226,8 +227,21 @@ fn new_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn not_there(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+/// Removes what a watcher that was killed left behind, and nothing else.
+fn make_way(new_path: &Path) -> Result<(), RecordingError> {
+    let mut begin = [0; MAGIC.len()];
+    match fs::symlink_metadata(new_path) {
+        Ok(found) if found.is_file() => {
+            let read = File::open(new_path)?.read(&mut begin)?;
+            if MAGIC.starts_with(&begin[..read]) {
+                return Ok(fs::remove_file(new_path)?);
+            }
+            Err(RecordingError::InTheWay(new_path.to_owned()))
+        }
+        Ok(_) => Err(RecordingError::InTheWay(new_path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A shorter copy of a recording in the making. It is removed unless it is completed.
@@ -263,7 +277,10 @@ impl Shortening {
     ) -> Result<Self, RecordingError> {
         let input = File::open(path)?;
         let path = new_path(path);
-        let writer = Writer::begin(BufWriter::new(File::create(&path)?), header)?;
+        // Nothing that has come there in between is written over, and no link is followed.
+        let file = File::options().write(true).create_new(true).open(&path)?;
+        file.set_permissions(input.metadata()?.permissions())?;
+        let writer = Writer::begin(BufWriter::new(file), header)?;
         Ok(Self {
             input,
             writer: Some(writer),

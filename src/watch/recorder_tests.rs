@@ -206,17 +206,54 @@ fn a_copy_goes_on_over_many_ticks_and_catches_up() {
 }
 
 #[test]
-fn what_a_killed_watcher_left_beside_is_removed_and_links_are_followed() {
+fn what_a_killed_watcher_left_beside_is_removed_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let begin = |path: &Path| Recorder::with_header(path, header(), Some(Keep::new(KEEP)));
+    for left in ["", "STALL", "STALLREC\x05\0"] {
+        fs::write(new_path(&path), left).unwrap();
+        begin(&path).unwrap();
+        assert!(!new_path(&path).exists(), "{left}");
+    }
+    fs::write(new_path(&path), "somebody's notes").unwrap();
+    fs::write(&path, "the last recording").unwrap();
+    let error = begin(&path).unwrap_err().to_string();
+    assert!(error.contains("run.new") && error.contains("move it away"), "{error}");
+    assert_eq!(fs::read_to_string(new_path(&path)).unwrap(), "somebody's notes");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "the last recording");
+    // A link, wherever it leads, is not followed.
+    fs::remove_file(new_path(&path)).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), new_path(&path)).unwrap();
+    assert!(matches!(begin(&path), Err(RecordingError::InTheWay(_))));
+}
+
+#[test]
+fn a_link_to_the_recording_is_followed_and_the_copy_may_be_read_by_as_few() {
+    use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let (path, link) = (folder.path().join("run"), folder.path().join("link"));
-    fs::write(new_path(&path), "left behind").unwrap();
     fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    let recorder = Recorder::with_header(&link, header(), Some(Keep::new(KEEP))).unwrap();
-    assert!(!new_path(&path).exists());
-    assert_eq!(recorder.path, fs::canonicalize(&path).unwrap());
-    let error =
-        Recorder::with_header(Path::new("/dev/null"), header(), Some(Keep::new(KEEP))).unwrap_err();
+    let mut recorder = Recorder::with_header(&link, header(), Some(Keep::new(KEEP))).unwrap();
+    let mut world = World::new(Kind { ring: false, page: false, rights: true });
+    let sample = Frame::Sample(Box::new(world.tick(Phase::Idle)));
+    // One sample a second; the file is replaced for the first time at the sixteenth.
+    for second in 0..20 {
+        recorder.append(second * S, std::slice::from_ref(&sample), &[]).unwrap();
+        recorder.replaced().unwrap();
+    }
+    recorder.end(EndReason::TimeUp).unwrap();
+    assert!(link.is_symlink());
+    let incident = replay::load(&path).unwrap();
+    assert!((1..20).contains(&incident.models.len()), "{}", incident.models.len());
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn what_cannot_be_replaced_is_refused() {
+    let null = Path::new("/dev/null");
+    let error = Recorder::with_header(null, header(), Some(Keep::new(KEEP))).unwrap_err();
     assert!(error.to_string().contains("must be a plain file"), "{error}");
-    Recorder::with_header(Path::new("/dev/null"), header(), None).unwrap();
+    Recorder::with_header(null, header(), None).unwrap();
 }

@@ -2,6 +2,7 @@
 //! onsets and verdicts can be made again by any later version. Format: `docs/recording.md`.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use stallscope_probes::sample::Sample;
@@ -92,6 +93,9 @@ pub enum RecordingError {
         "--keep replaces the recording by a shorter one now and then, so it must be a plain file"
     )]
     NotAFile,
+    /// Where the shorter one is to be written there is something else.
+    #[error("--keep writes to {0} for a while, and what is there is no recording: move it away")]
+    InTheWay(PathBuf),
     /// A frame could not be encoded.
     #[error("a frame of the recording cannot be encoded: {0}")]
     Encode(postcard::Error),
