@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::chart::{self, Axis, Point};
+use super::chart::{self, Axis, COLUMNS, Point};
 use super::facts::{Episode, Facts};
 
 /// Ticks kept of each lane beyond the thinned ones: a minute at 50 ms, and half of another.
@@ -99,11 +99,23 @@ fn push_lane(text: &mut String, lane: &Lane<'_>, axis: &Axis, zero_ns: u64, near
         text.push(']');
     }
     text.push_str("],\"gaps\":[");
-    for (n, (begin_ns, end_ns)) in lane.gaps.iter().take(GAPS_MAX).enumerate() {
-        let (begin, end) = (offset_ms(*begin_ns, zero_ns), offset_ms(*end_ns, zero_ns));
+    for (n, (begin_ns, end_ns)) in kept_gaps(lane.gaps, axis, zero_ns).into_iter().enumerate() {
+        let (begin, end) = (offset_ms(begin_ns, zero_ns), offset_ms(end_ns, zero_ns));
         let _ = write!(text, "{}[{begin},{end}]", if n == 0 { "" } else { "," });
     }
     text.push_str("]}");
+}
+
+/// Of more gaps than are kept, those that are seen in the whole run, and then the nearest to the onset.
+fn kept_gaps(gaps: &[(u64, u64)], axis: &Axis, zero_ns: u64) -> Vec<(u64, u64)> {
+    let mut kept = gaps.to_vec();
+    if kept.len() > GAPS_MAX {
+        let seen = |gap: &(u64, u64)| axis.at(gap.1) - axis.at(gap.0) >= 1.0 / COLUMNS as f64;
+        kept.sort_by_key(|gap| (!seen(gap), gap.0.abs_diff(zero_ns)));
+        kept.truncate(GAPS_MAX);
+        kept.sort_unstable();
+    }
+    kept
 }
 
 /// The instants of a lane: what thinning leaves of each line, and the detail.
@@ -162,6 +174,18 @@ mod tests {
             push_number(&mut text, value);
             assert_eq!(text, expected);
         }
+    }
+
+    #[test]
+    fn of_many_gaps_the_wide_and_the_near_ones_are_kept() {
+        let axis = Axis { begin_ns: 0, end_ns: 1_000_000, hole_ns: 1 };
+        let mut gaps: Vec<(u64, u64)> = (0..1_000).map(|n| (n * 1_000, n * 1_000 + 10)).collect();
+        gaps[3].1 += 3_000;
+        let kept = kept_gaps(&gaps, &axis, 500_000);
+        assert_eq!(kept.len(), GAPS_MAX);
+        assert_eq!(kept[0], gaps[3], "wide, and far away");
+        assert!(kept[1..].iter().all(|gap| gap.0.abs_diff(500_000) <= 100_000));
+        assert!(kept.is_sorted());
     }
 
     #[test]

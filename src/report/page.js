@@ -158,13 +158,15 @@
             all("[data-from]", root).forEach(function (rect) {
                 stretch(rect, Number(rect.dataset.from), Number(rect.dataset.to));
             });
+            // A name that does not fit to the right of its instant stands to the left.
+            var late = 1 - 170 / Math.max(ruler.getBoundingClientRect().width, 171);
             all("[data-at]", root).forEach(function (mark) {
                 var ms = Number(mark.dataset.at), x = position(ms);
                 mark.classList.toggle("away", !inside(ms));
                 if (mark.localName === "text") {
                     mark.setAttribute("x", percent(x));
-                    mark.setAttribute("dx", x > 0.6 ? "-5" : "5");
-                    mark.setAttribute("text-anchor", x > 0.6 ? "end" : "start");
+                    mark.setAttribute("dx", x > late ? "-5" : "5");
+                    mark.setAttribute("text-anchor", x > late ? "end" : "start");
                 } else {
                     mark.setAttribute("x1", percent(x));
                     mark.setAttribute("x2", percent(x));
