@@ -126,7 +126,7 @@ fn a_blocking_flush_is_where_the_runtime_waits() {
     let _alone = alone();
     let incident = stall("kafka-flush-on-runtime");
     let stalled = stacks(&incident, Kind::OffCpu, Phase::Stalled);
-    let flush = |stack: &str| stack.contains("rd_kafka_flush");
+    let flush = |stack: &str| stack.contains("producer::base_producer::flush");
     let by_thread = stalled.by_thread();
     let guilty = stalled.stacks.keys().find(|stack| flush(stack));
     let guilty = guilty.unwrap_or_else(|| panic!("{by_thread:?} {:#?}", stalled.lines(20)));
@@ -362,12 +362,7 @@ fn nginx_has_its_functions_and_as_many_samples_as_perf_takes() {
     });
     agrees(
         &seen,
-        &[
-            "main",
-            "ngx_process_events_and_timers",
-            "ngx_http_process_request_line",
-            "do_syscall_64_[k]",
-        ],
+        &["main", "ngx_process_events_and_timers", "ngx_http_core_run_phases", "do_syscall_64_[k]"],
     );
 }
 

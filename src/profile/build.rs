@@ -1,8 +1,8 @@
 //! From what was caught of a process to a profile with names. Pure: the names have been learnt.
 //!
-//! Waits are weighed by how long they lasted. Where not every one was sampled, their lengths are
-//! known all the same: those of a thread's short waits that were not sampled are spread over those
-//! that were. A long one is looked at from outside; if even that failed, it has no frames, and says so.
+//! Waits are weighed by how long they lasted. Not of every one is the place known, but its length is:
+//! it is spread over those of the same thread of which the place is known, short ones over short
+//! ones and long ones over long ones. Where there is none, a wait has no frames, and says so.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,7 +14,7 @@ use stallscope_probes::stacks::{RawStack, Stacks};
 use super::qualify;
 use super::stacks::{Frame, Kind, Maker, Module, Profile, Sample, Space, Stack, Thread};
 
-/// Waits at least this long are not spread over others, ns.
+/// Waits at least this long are not like shorter ones, ns.
 const LONG_NS: u64 = 50_000_000;
 /// Samples kept in one profile.
 pub const SAMPLES_MAX: usize = 1_000_000;
@@ -79,29 +79,34 @@ fn clipped(caught: &Caught, begin_ns: u64, end_ns: u64) -> Option<Wait> {
     (begin_ns < end_ns).then_some(Wait { begin_ns, end_ns, ..*wait })
 }
 
-/// How much longer each thread's sampled short waits count, for those that were not sampled.
-struct Spread(HashMap<i32, (u64, u64)>);
+/// How much longer each thread's known waits count, for those of which the place is not known: short
+/// ones for short ones, long ones for long ones.
+struct Spread(HashMap<(i32, bool), (u64, u64)>);
 
 impl Spread {
     fn over(waits: impl Iterator<Item = Wait>) -> Self {
-        let mut sums: HashMap<i32, (u64, u64)> = HashMap::new();
-        for wait in waits.filter(|wait| length_ns(wait) < LONG_NS) {
-            let (sampled_ns, others_ns) = sums.entry(wait.tid).or_default();
-            *(if wait.stack.is_some() { sampled_ns } else { others_ns }) += length_ns(&wait);
+        let mut sums: HashMap<(i32, bool), (u64, u64)> = HashMap::new();
+        for wait in waits {
+            let (known_ns, others_ns) = sums.entry(Self::class(&wait)).or_default();
+            *(if wait.stack.is_some() { known_ns } else { others_ns }) += length_ns(&wait);
         }
         Self(sums)
     }
 
+    const fn class(wait: &Wait) -> (i32, bool) {
+        (wait.tid, length_ns(wait) >= LONG_NS)
+    }
+
     /// What a wait counts, ns; `None` when it is spread over others.
     fn weight_ns(&self, wait: &Wait) -> Option<u64> {
+        let (known_ns, others_ns) = self.0.get(&Self::class(wait)).copied().unwrap_or_default();
         let length_ns = length_ns(wait);
-        let (sampled_ns, others_ns) = self.0.get(&wait.tid).copied().unwrap_or_default();
-        if length_ns >= LONG_NS || sampled_ns == 0 {
+        if known_ns == 0 {
             return Some(length_ns);
         }
         wait.stack?;
-        let total_ns = u128::from(sampled_ns) + u128::from(others_ns);
-        u64::try_from(u128::from(length_ns) * total_ns / u128::from(sampled_ns)).ok()
+        let total_ns = u128::from(known_ns) + u128::from(others_ns);
+        u64::try_from(u128::from(length_ns) * total_ns / u128::from(known_ns)).ok()
     }
 }
 

@@ -74,7 +74,11 @@ fn task(proc_root: &Path, pid: i32, tid: i32) -> std::path::PathBuf {
     files::process(proc_root, pid).join("task").join(tid.to_string())
 }
 
-fn state(proc_root: &Path, pid: i32, tid: i32) -> Reading<(Call, u64)> {
+/// What thread `tid` waits in, and how often it has been put on a CPU.
+///
+/// # Errors
+/// As [`look`].
+pub fn state(proc_root: &Path, pid: i32, tid: i32) -> Reading<(Call, u64)> {
     let task = task(proc_root, pid, tid);
     files::read(&task.join("syscall"), TEXT_MAX_BYTES)
         .and_then(|bytes| parse_call(&bytes))

@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::buffer::Buffer;
 use super::event::{self, Counts, Event, Extent};
-use super::follow::{Caught, Follow, What};
+use super::follow::{Caught, Follow, StackId, Wait, What};
 use super::record::{self, Record, SampleRecord};
 use super::unwind::{End, Unwinder, Walk};
 use super::{RawStack, Stacks, asleep};
@@ -23,10 +23,9 @@ pub const EVENTS_MAX: usize = 8_192;
 const BUFFER_BYTES: usize = 2 << 20;
 /// The same where no more may be locked (`kernel.perf_event_mlock_kb`, 516 KiB by default).
 const BUFFER_BYTES_SMALL: usize = 128 << 10;
-/// Bytes copied of a stack at each tick of the CPU clock, and at a switch. What lies deeper is
-/// reached along the frame pointers, if the code has them.
-const CLOCK_STACK_BYTES: u32 = 16 << 10;
-const SWITCH_STACK_BYTES: u32 = 8 << 10;
+/// Bytes copied of a stack at each sample. What lies deeper is reached along the frame pointers, if
+/// the code has them, or by a look at the sleeping thread.
+const STACK_BYTES: u32 = 16 << 10;
 /// Samples a second at switches, of all threads together, about: while watching, and when asked for
 /// a profile of waits. The kernel lets go of every so many to keep to it, beginning with none; how
 /// long each wait was is known all the same.
@@ -36,8 +35,8 @@ const SWITCH_SAMPLES_ASKED_PER_S: u64 = 3_000;
 pub const SWITCHES_PER_S_MAX: u64 = 20_000;
 /// After too many switches they are not followed for this long, ns.
 const PAUSE_NS: u64 = 5_000_000_000;
-/// A wait this long whose place was not sampled is looked at from outside, ns.
-const LOOK_AFTER_NS: u64 = 100_000_000;
+/// A wait this long whose place was not sampled, or not to its end, is looked at from outside, ns.
+const LOOK_AFTER_NS: u64 = 30_000_000;
 /// Such looks at one call of [`Capture::look_at_sleepers`].
 pub const LOOKS_MAX: usize = 16;
 /// Records held back because those of another CPU may be older.
@@ -99,6 +98,8 @@ pub struct Capture {
     stacks: Stacks,
     follow: Follow,
     names: BTreeMap<i32, String>,
+    /// Where sleeping threads were seen last: system call, stack and instruction pointer.
+    looked_at: HashMap<i32, ((i64, u64, u64), StackId)>,
     pending: Vec<(u64, i32, What)>,
     losses: Losses,
     stale: bool,
@@ -131,6 +132,7 @@ impl Capture {
             stacks: Stacks::default(),
             follow: Follow::default(),
             names: BTreeMap::new(),
+            looked_at: HashMap::new(),
             pending: Vec::new(),
             losses: Losses::default(),
             stale: false,
@@ -149,8 +151,7 @@ impl Capture {
         let pid = self.pid;
         let explain = |error: io::Error| explain(pid, &error);
         let cpus = online_cpus();
-        let mut extent =
-            Extent { kernel: true, stack_bytes: CLOCK_STACK_BYTES, threads_only: true };
+        let mut extent = Extent { kernel: true, stack_bytes: STACK_BYTES, threads_only: true };
         let mut rings: Vec<usize> = Vec::new();
         for _ in 0..ROUNDS_MAX {
             let tids = match threads(&self.proc_root, self.pid) {
@@ -216,8 +217,7 @@ impl Capture {
             if self.ask.waits == Waits::No {
                 continue;
             }
-            let mut less = Extent { stack_bytes: SWITCH_STACK_BYTES, ..*extent };
-            let switch = open_as_permitted(tid, *cpu, Counts::Switches { hz }, &mut less)?;
+            let switch = open_as_permitted(tid, *cpu, Counts::Switches { hz }, extent)?;
             self.is_clock.insert(switch.id, false);
             if let Some(ring) = rings.get(nth).and_then(|ring| self.clocks.get(*ring)) {
                 event::send_to(&switch, ring)?;
@@ -358,35 +358,45 @@ impl Capture {
         }
     }
 
-    /// Looks, without stopping them, at threads whose wait is long and whose place was not sampled
-    /// as they went to sleep.
+    /// Looks, without stopping them, at threads whose wait is long and whose place was not sampled,
+    /// or not to its end, as they went to sleep.
     pub fn look_at_sleepers(&mut self, now_ns: u64) {
-        let unknown: Vec<(i32, u64)> = self
+        let waits: Vec<Wait> = self
             .follow
-            .away(now_ns)
-            .filter(|wait| wait.stack.is_none() && wait.end_ns - wait.begin_ns >= LOOK_AFTER_NS)
-            .map(|wait| (wait.tid, wait.begin_ns))
+            .to_look_at(now_ns.saturating_sub(LOOK_AFTER_NS))
+            .filter(|wait| self.is_wanting(wait.stack))
             .take(LOOKS_MAX)
             .collect();
-        for (tid, since_ns) in unknown {
-            let asleep = asleep::look(&mut self.unwinder, &self.proc_root, self.pid, tid);
-            let stack = asleep.got().map(raw_of).and_then(|stack| self.stacks.id_of(stack));
-            // One that cannot be looked at is not tried again during this wait.
-            let nothing = || RawStack {
-                kernel: Vec::new(),
-                kernel_names: Vec::new(),
-                user: Vec::new(),
-                guessed_from: None,
-                end: End::Lost,
-            };
-            if let Some(stack) = stack.or_else(|| self.stacks.id_of(nothing())) {
-                self.follow.found(tid, since_ns, stack);
-            }
+        for wait in waits {
+            let stack = self.look_at(wait.tid);
+            self.follow.looked_at(wait.tid, wait.begin_ns, stack);
         }
     }
 
+    /// Whether a stack is not known, or not to its end.
+    fn is_wanting(&self, stack: Option<StackId>) -> bool {
+        stack.and_then(|id| self.stacks.get(id)).is_none_or(|stack| stack.end == End::Cut)
+    }
+
+    /// The stack of a thread that sleeps. One that waits in the same call, made from the same place
+    /// with the same stack pointer as when it was last looked at, has come there by the same way.
+    fn look_at(&mut self, tid: i32) -> Option<StackId> {
+        let state = asleep::state(&self.proc_root, self.pid, tid);
+        let (call, _) = state.got()?;
+        let place = (call.nr, call.sp, call.ip);
+        if let Some((_, stack)) = self.looked_at.get(&tid).filter(|(known, _)| *known == place) {
+            return Some(*stack);
+        }
+        let asleep = asleep::look(&mut self.unwinder, &self.proc_root, self.pid, tid);
+        let stack = self.stacks.id_of(raw_of(asleep.got()?))?;
+        if self.looked_at.len() < super::follow::FOLLOWED_MAX {
+            self.looked_at.insert(tid, (place, stack));
+        }
+        Some(stack)
+    }
+
     /// Threads that wait at `now_ns`, each with the wait so far.
-    pub fn away(&self, now_ns: u64) -> impl Iterator<Item = super::follow::Wait> {
+    pub fn away(&self, now_ns: u64) -> impl Iterator<Item = Wait> {
         self.follow.away(now_ns)
     }
 
@@ -398,6 +408,7 @@ impl Capture {
     /// Forgets all stacks: numbers given so far mean nothing any more. Waits that go on lose theirs.
     pub fn forget_stacks(&mut self) {
         self.stacks = Stacks::default();
+        self.looked_at.clear();
         self.pending.clear();
         self.follow.lose_sight();
     }

@@ -90,13 +90,20 @@ struct Away {
     since_ns: u64,
     stack: Option<StackId>,
     preempted: bool,
+    looked_at: bool,
+}
+
+impl Away {
+    const fn since(since_ns: u64) -> Self {
+        Self { since_ns, stack: None, preempted: false, looked_at: false }
+    }
 }
 
 impl Follow {
     /// A thread that was there when following began, and was not on a CPU as far as is known.
     pub fn begin(&mut self, tid: i32, at_ns: u64) {
         if let Some(thread) = self.thread(tid) {
-            thread.away = Some(Away { since_ns: at_ns, stack: None, preempted: false });
+            thread.away = Some(Away::since(at_ns));
         }
     }
 
@@ -123,7 +130,7 @@ impl Follow {
                     .take()
                     .filter(|(left_ns, _)| at_ns.saturating_sub(*left_ns) < SAME_SWITCH_NS);
                 let stack = stack.map(|(_, stack)| stack);
-                thread.away = Some(Away { since_ns: at_ns, stack, preempted });
+                thread.away = Some(Away { stack, preempted, ..Away::since(at_ns) });
                 None
             }
             What::In => thread.away.take().map(|away| Caught::Waited(away.wait(tid, at_ns))),
@@ -138,12 +145,22 @@ impl Follow {
         })
     }
 
-    /// Where a thread that is away since `since_ns` waits, found out otherwise.
-    pub fn found(&mut self, tid: i32, since_ns: u64, stack: StackId) {
+    /// Threads that went to sleep before `before_ns` and have not been looked at since.
+    pub fn to_look_at(&self, before_ns: u64) -> impl Iterator<Item = Wait> {
+        self.threads.iter().filter_map(move |(tid, thread)| {
+            let away = thread.away.filter(|away| !away.looked_at && !away.preempted)?;
+            (away.since_ns < before_ns).then(|| away.wait(*tid, before_ns))
+        })
+    }
+
+    /// A thread that is away since `since_ns` has been looked at: where it waits, if that was found
+    /// out.
+    pub fn looked_at(&mut self, tid: i32, since_ns: u64, stack: Option<StackId>) {
         if let Some(away) = self.threads.get_mut(&tid).and_then(|thread| thread.away.as_mut())
             && away.since_ns == since_ns
         {
-            away.stack = Some(stack);
+            away.looked_at = true;
+            away.stack = stack.or(away.stack);
         }
     }
 
@@ -193,10 +210,16 @@ mod tests {
         follow.heed(7, 10, What::Leaving { stack: 3 });
         follow.heed(7, 10 + SAME_SWITCH_NS, OUT);
         assert_eq!(follow.away(u64::MAX).next().and_then(|wait| wait.stack), None);
-        follow.found(7, 10 + SAME_SWITCH_NS, 4);
+        let since_ns = 10 + SAME_SWITCH_NS;
+        assert_eq!(follow.to_look_at(since_ns).count(), 0, "it has only just gone");
+        assert_eq!(follow.to_look_at(since_ns + 1).map(|wait| wait.tid).collect::<Vec<_>>(), [7]);
+        follow.looked_at(7, 3, Some(5));
+        assert_eq!(follow.to_look_at(u64::MAX).count(), 1, "that was another wait");
+        follow.looked_at(7, since_ns, Some(4));
         assert_eq!(follow.away(u64::MAX).next().and_then(|wait| wait.stack), Some(4));
-        follow.found(7, 3, 5);
+        follow.looked_at(7, since_ns, None);
         assert_eq!(follow.away(u64::MAX).next().and_then(|wait| wait.stack), Some(4));
+        assert_eq!(follow.to_look_at(u64::MAX).count(), 0, "once is enough");
     }
 
     #[test]
