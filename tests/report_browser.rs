@@ -15,6 +15,7 @@ use std::path::Path;
 use browser::{Browser, ENTER, in_browser};
 use report_fixture::poison::poisoned;
 use serde_json::{Value, json};
+use stallscope::report::compare::{self, Labels};
 use stallscope::report::html;
 use stallscope::watch::event::Incident;
 
@@ -27,8 +28,11 @@ fn open(browser: &Browser<'_>, folder: &Path, name: &str, incident: &Incident) {
 
 /// Nothing wider than the window, nothing said on the console, nothing asked for.
 fn assert_sound(browser: &Browser<'_>, name: &str) {
-    let wide = "return document.documentElement.scrollWidth - innerWidth";
-    assert!(browser.script(wide).as_i64().is_some_and(|px| px <= 0), "{name} is too wide");
+    let wide = "return document.documentElement.scrollWidth <= innerWidth ? [] : \
+                [...document.querySelectorAll('main *')].filter(e => \
+                !e.closest('.scroll') && e.getBoundingClientRect().right > innerWidth).map(e => \
+                `${e.tagName}.${e.className} ${e.textContent.slice(0, 40)}`).slice(0, 8)";
+    assert_eq!(browser.script(wide), json!([]), "{name} is too wide");
     let asked = "return performance.getEntriesByType('resource').map(entry => entry.name)";
     assert_eq!(browser.script(asked), json!([]), "{name} asks for something");
     let console = browser.console();
@@ -253,6 +257,33 @@ fn text_stands_out_in_light_and_in_dark() {
         }
         let paper = "return getComputedStyle(document.body).backgroundColor";
         assert_eq!(browser.script(paper), "rgb(19, 22, 25)", "dark is dark");
+    });
+}
+
+#[test]
+fn a_comparison_opens_in_silence_wide_and_narrow_light_and_dark() {
+    in_browser(|browser, folder| {
+        let hostile = "</script><img src=x onerror=alert(1)>\u{1b}[2J";
+        let pairs = [
+            ("stalls", report_fixture::sq_not_flushed(), report_fixture::fd_exhausted_recovered()),
+            ("calm", report_fixture::healthy(), report_fixture::healthy()),
+            ("hostile", poisoned(hostile), report_fixture::sq_not_flushed()),
+        ];
+        for (name, a, b) in pairs {
+            let labels = Labels { a: hostile.to_owned(), b: String::from("after") };
+            let path = folder.join(format!("{name}.html"));
+            std::fs::write(&path, compare::html(&a, &b, &labels)).expect("written");
+            for (width, scheme) in [(1_280, "light"), (400, "dark")] {
+                browser.resize(width, 900);
+                browser.emulate("screen", scheme);
+                browser.open(&path);
+                browser.wait("document.querySelectorAll('h2').length > 3");
+                assert_eq!(browser.script("return document.images.length"), 0, "{name}");
+                let bad = browser.script(CONTRAST);
+                assert_eq!(bad, json!([]), "{name} in {scheme}");
+                assert_sound(browser, name);
+            }
+        }
     });
 }
 
