@@ -256,7 +256,8 @@ impl<'a> Builder<'a> {
             return *id;
         }
         let id = self.modules.len() as u32;
-        self.modules.push(Module { path: path.to_owned(), build_id: None });
+        let build_id = self.material.symbols.build_id(path).map(str::to_owned);
+        self.modules.push(Module { path: path.to_owned(), build_id });
         self.module_ids.insert(path.to_owned(), id);
         id
     }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use blazesym::helper::read_elf_build_id;
 use blazesym::symbolize::source::{Elf, Kernel, Process, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 use blazesym::{MaybeDefault, Pid};
@@ -51,6 +52,8 @@ pub struct Symbols {
     symbolizer: Symbolizer,
     known: HashMap<u64, Place>,
     kernel: HashMap<u64, Place>,
+    /// GNU build ids of files, by the path that the target sees.
+    build_ids: HashMap<String, Option<String>>,
 }
 
 impl Symbols {
@@ -63,6 +66,7 @@ impl Symbols {
             symbolizer: Symbolizer::builder().enable_auto_reload(false).build(),
             known: HashMap::new(),
             kernel: HashMap::new(),
+            build_ids: HashMap::new(),
         }
     }
 
@@ -117,11 +121,21 @@ impl Symbols {
         self.kernel.get(&address)
     }
 
-    fn in_file(&self, mapping: &Mapping, addresses: &[u64]) -> Vec<Place> {
+    /// The GNU build id of a file in which names were looked for, hexadecimal.
+    pub fn build_id(&self, module: &str) -> Option<&str> {
+        self.build_ids.get(module)?.as_deref()
+    }
+
+    fn in_file(&mut self, mapping: &Mapping, addresses: &[u64]) -> Vec<Place> {
         let offsets: Vec<u64> =
             addresses.iter().map(|address| address - mapping.start + mapping.offset).collect();
-        let source = code::path_to_open(&self.proc_root, self.pid, mapping)
-            .map(|path| Source::Elf(Elf::new(path)));
+        let path = code::path_to_open(&self.proc_root, self.pid, mapping);
+        if let (Reading::Got(path), false) = (&path, self.build_ids.contains_key(mapping.name())) {
+            let id = read_elf_build_id(path).ok().flatten();
+            let id = id.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect());
+            self.build_ids.insert(mapping.name().to_owned(), id);
+        }
+        let source = path.map(|path| Source::Elf(Elf::new(path)));
         let named = match &source {
             Reading::Got(source) => {
                 self.symbolizer.symbolize(source, Input::FileOffset(&offsets)).unwrap_or_default()
