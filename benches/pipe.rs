@@ -160,6 +160,21 @@ fn report_of_ten_minutes(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What `stallscope report` does with an hour's recording, but for the reading of the disk.
+fn report_of_an_hour(criterion: &mut Criterion) {
+    let hour = samples(&[(Phase::Busy, 59 * TICKS_A_MINUTE), (Phase::Yield, TICKS_A_MINUTE)]);
+    let bytes = record(&frames(&hour));
+    drop(hour);
+    let page = report::html(&replay::read(&bytes[..]).unwrap());
+    println!("an hour of recording: {} bytes; its report: {} bytes", bytes.len(), page.len());
+    let mut group = criterion.benchmark_group("report");
+    group.sample_size(10).measurement_time(Duration::from_secs(15));
+    group.bench_function("from an hour of recording", |bench| {
+        bench.iter(|| report::html(&replay::read(&bytes[..]).unwrap()));
+    });
+    group.finish();
+}
+
 fn draw(criterion: &mut Criterion) {
     let mut engine = Engine::new(PID, 100);
     let header = header();
@@ -192,6 +207,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = engine_push, recording, report_of_ten_minutes, draw
+    targets = engine_push, recording, report_of_ten_minutes, report_of_an_hour, draw
 }
 criterion_main!(benches);

@@ -86,12 +86,15 @@ pub(super) fn profiles(out: &mut String, facts: &Facts<'_>) {
     for pair in groups.chunk_by(|a, b| (a.kind, a.maker) == (b.kind, b.maker)) {
         let of = |phase: Phase| pair.iter().find(|group| group.phase == phase);
         let Some(first) = pair.first() else { continue };
+        if !out.ends_with("\n\n") {
+            let _ = writeln!(out);
+        }
         let _ = writeln!(out, "### {}\n", first.title());
         for group in pair {
             let _ = writeln!(out, "- {}: {}", capital(group.phase), scope(group));
         }
         for note in first.notes.iter().take(NOTES_MAX) {
-            let _ = writeln!(out, "- Not seen: {}", escaped(note));
+            let _ = writeln!(out, "- Note: {}", escaped(note));
         }
         let stalled = of(Phase::Stalled);
         if first.kind == Kind::Cpu && stalled.is_some_and(|group| group.folded.samples == 0) {
