@@ -319,8 +319,9 @@ mod tests {
 
     #[test]
     fn the_kernels_walk_goes_on_from_the_last_address_that_both_know() {
+        type Frames = &'static [u64];
         // Ours, the kernel's, what comes of it, and why it ends.
-        let cases: [(&[u64], &[u64], &[u64], End); 9] = [
+        let cases: [(Frames, Frames, Frames, End); 9] = [
             (
                 &[0x1000, 0x2000],
                 &[0x1000, 0x2000, 0x3000, 0x4000],
