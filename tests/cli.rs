@@ -46,7 +46,7 @@ fn help(command: &[&str]) -> String {
 
 #[test]
 fn help_of_the_watcher() {
-    for command in ["watch", "diagnose", "replay", "report", "compare"] {
+    for command in ["watch", "diagnose", "profile", "stacks", "replay", "report", "compare"] {
         insta::assert_snapshot!(format!("help_{command}"), help(&[command]));
     }
 }
@@ -116,6 +116,17 @@ fn wrong_usage_of_the_watcher() {
         ("watch --pid 1 --probe tcp --probe-path /", "--probe-path goes with --probe http"),
         ("diagnose --pid 1 --probe tcp --probe-path /", "--probe-path goes with --probe http"),
         ("diagnose", "<--pid <N>|--port <P>>"),
+        ("watch --pid 1 --profile often", "[possible values: auto, on, off]"),
+        ("watch --pid 1 --profile-hz 0", "0 is not in 1..=1000"),
+        ("profile", "<--pid <N>|--port <P>>"),
+        ("profile --pid 1 --for 11m", "11m is too long: a profile lasts 10m at most"),
+        ("profile --pid 1 --for 10", "write it like 500ms, 30s or 1m30s"),
+        ("profile --pid 1 --hz 1001", "1001 is not in 1..=1000"),
+        ("profile --pid 1 --mode sleep", "[possible values: cpu, off-cpu, wall]"),
+        ("profile --pid 1 -o x.png", "the ending of the name says the format: .svg"),
+        ("profile --pid 1 -o x.svg -o svg", "the ending of the name says the format: .svg"),
+        ("stacks", "<--pid <N>|--port <P>>"),
+        ("stacks --pid 1 --port 80", "cannot be used with"),
         ("replay", "<RECORDING>"),
         ("report", "<RECORDING>"),
         ("report a b", "unexpected argument 'b'"),
@@ -164,7 +175,7 @@ fn fails(args: &[&str], words: &str) {
 #[test]
 fn targets_that_are_none() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    for command in ["watch", "diagnose"] {
+    for command in ["watch", "diagnose", "profile", "stacks"] {
         fails(&[command, "--pid", "2147483647"], "there is no process 2147483647");
         let port = free.to_string();
         fails(&[command, "--port", &port], "no process listens on TCP port");
@@ -328,6 +339,7 @@ fn stdout_that_is_full_is_an_error() {
     for args in [
         vec!["watch", "--headless", "--for", "1s", "--pid", &pid],
         vec!["diagnose", "--pid", &pid],
+        vec!["stacks", "--pid", &pid],
         vec!["report", run, "--format", "json"],
         vec!["compare", run, run, "--format", "md"],
     ] {
@@ -372,6 +384,41 @@ fn what_can_no_longer_be_known_is_said() {
     let says = |one: &serde_json::Value| one.as_str().unwrap().contains("when watching began");
     assert!(unknowable.iter().any(says), "{line}");
     assert!(line["probe"].is_null(), "none was asked for: {line}");
+}
+
+/// Of a process that sleeps there is no CPU time to draw, but where it sleeps.
+#[test]
+fn what_sleeps_has_no_cpu_profile_and_a_stack() {
+    let child = Killed(Command::new("sleep").arg("60").spawn().unwrap());
+    let pid = child.0.id().to_string();
+    let printed = stallscope(&["stacks", "--pid", &pid]);
+    assert_eq!((printed.status, printed.stderr.as_str()), (0, ""), "{printed:?}");
+    let head = format!("{pid} sleep (S) in clock_nanosleep(");
+    assert!(printed.stdout.starts_with(&head), "{printed:?}");
+    assert!(printed.stdout.contains("without stopping it"), "{printed:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let files = ["run.svg", "run.folded", "run.pb.gz", "run.json", "run.json.gz"];
+    let paths = files.map(|file| folder.path().join(file).to_str().unwrap().to_owned());
+    let outputs: Vec<&str> = paths.iter().flat_map(|path| ["-o", path]).collect();
+    let profile = ["profile", "--pid", &pid, "--for", "300ms"];
+    let of_cpu = stallscope(&[&profile[..], &outputs].concat());
+    if of_cpu.stderr.contains("cannot profile process") {
+        assert!(!rustix::process::geteuid().is_root(), "{of_cpu:?}");
+        println!("did not run: {}", of_cpu.stderr);
+        return;
+    }
+    assert_eq!((of_cpu.status, of_cpu.stderr.as_str()), (1, ""), "{of_cpu:?}");
+    assert!(of_cpu.stdout.contains("No thread was on a CPU: all of them slept."), "{of_cpu:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "there is nothing to write");
+
+    let waits = stallscope(&[&profile[..], &["--mode", "off-cpu", "--json"], &outputs].concat());
+    assert_eq!((waits.status, waits.stderr.as_str()), (0, ""), "{waits:?}");
+    let summary: serde_json::Value = serde_json::from_str(&waits.stdout).unwrap();
+    assert_eq!((&summary["kind"], &summary["unit"]), (&"off-cpu".into(), &"us".into()));
+    assert_eq!(summary["by_thread"][0]["name"], "thread sleep", "{summary}");
+    assert_eq!(summary["files"].as_array().unwrap().len(), files.len());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), files.len());
 }
 
 /// A server within this process: it answers every request, and counts its connections.

@@ -25,6 +25,7 @@
 //! | [`own`] | the watcher's own memory and fds | one small file and one stat(2) |
 //! | [`heartbeat`] | what an instrumented server says of itself | 4 KiB of memory |
 //! | [`spool`] | CPU profiles that an instrumented server makes of itself | a listing, then a file a second |
+//! | [`stacks`] | stacks of threads that run, wait or sleep, and their names (opt-in) | microseconds a sample, paid by the target; see there |
 //! | [`active`] | what a connection of the watcher's own meets with (opt-in) | a connection a second |
 //! | [`discover`] | which processes listen on a port | a census of every process: once per run |
 //!

@@ -5,14 +5,18 @@
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use io_uring::IoUring;
 use stallscope_probes::fds::CensusWalk;
 use stallscope_probes::ring::{RingAccess, Rings};
 use stallscope_probes::sockets::{Diag, Peers, Wanted, local_port_range, procnet};
+use stallscope_probes::stacks::capture::{self, Capture, Waits};
 use stallscope_probes::threads::Ask;
-use stallscope_probes::{cgroup, discover, fds, netstat, own, pressure, process, ring, threads};
+use stallscope_probes::{
+    Reading, Why, cgroup, discover, fds, netstat, own, pressure, process, ring, threads,
+};
 
 /// Each test counts what the whole process holds.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -157,5 +161,68 @@ fn rings_that_come_and_go_leave_no_fd_and_no_mapping() {
         assert_eq!(held(), alone);
     }
     drop(rings);
+    assert_eq!(held(), before);
+}
+
+/// A process that runs without end, killed and reaped with the value.
+struct Spinner(std::process::Child);
+
+impl Spinner {
+    fn end(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[test]
+fn a_process_that_ends_while_it_is_caught_is_no_error_and_leaves_nothing_open() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let proc_root = Path::new("/proc");
+    let held = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let rings = maps.lines().filter(|line| line.contains("[perf_event]")).count();
+        (fds::read(proc_root, std::process::id() as i32).got().unwrap().open, rings)
+    };
+    let now_ns = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    };
+    let before = held();
+    let mut spinner =
+        Spinner(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap());
+    let pid = spinner.0.id() as i32;
+    let ask = capture::Ask { hz: 199, waits: Waits::All };
+    let begun = Capture::begin(proc_root, pid, ask, now_ns());
+    if begun.absence().is_some_and(|absence| absence.why == Why::NotPermitted) {
+        assert!(!rustix::process::geteuid().is_root(), "{begun:?}");
+        println!("did not run: {begun:?}");
+        return;
+    }
+    let Reading::Got(mut capture) = begun else { panic!("{begun:?}") };
+    let catching = held();
+    assert_eq!(catching.0, before.0 + capture.events() as u64);
+    assert!(catching.1 >= 1, "a ring for each CPU");
+    let caught = (0..5_000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        !capture.drain(now_ns()).is_empty()
+    });
+    assert!(caught, "it spins, and is never caught");
+
+    spinner.end();
+    capture.drain(now_ns());
+    capture.look_at_sleepers(now_ns());
+    assert_eq!(capture.drain(now_ns()), [], "nothing runs or waits any more");
+    assert_eq!(capture.away(now_ns()).count(), 0, "the thread has ended");
+    assert_eq!(capture.losses().records, 0);
+    drop(capture);
+    assert_eq!(held(), before);
+    let again = Capture::begin(proc_root, pid, ask, now_ns());
+    assert_eq!(again.absence().map(|absence| absence.why), Some(Why::Gone), "{again:?}");
     assert_eq!(held(), before);
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::duration;
@@ -31,7 +32,8 @@ const HZ_MAX: i64 = 1_000;
 /// changed: the kernel takes the samples, threads that sleep are read from outside. Needs root, or
 /// the process's own user and `kernel.perf_event_paranoid` 2 or less.
 ///
-/// Exit status: 0 a profile was made, 1 an error or nothing was caught, 2 usage.
+/// Exit status: 0 a profile was made, 1 an error, or nothing was caught and no file written,
+/// 2 usage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -39,7 +41,7 @@ pub struct Args {
     /// What to look at
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
-    /// How long
+    /// How long, 10m at most
     #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = length)]
     time: Duration,
     /// Samples a second of CPU time, 1 to 1000
@@ -48,9 +50,9 @@ pub struct Args {
     /// Where to write it; may be given several times. The ending says the format: .svg, .folded,
     /// .pb.gz (go tool pprof), .json or .json.gz (profiler.firefox.com) [default:
     /// stallscope-PID-MODE.svg]
-    #[arg(short, long, value_name = "FILE")]
-    output: Vec<PathBuf>,
-    /// Keep the frames of async runtimes, and threads apart, in .svg and .folded
+    #[arg(short, long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(Output::to))]
+    output: Vec<Output>,
+    /// In .svg and .folded: each thread on its own, and the frames of async runtimes too
     #[arg(long)]
     full: bool,
     /// Print one JSON object instead of the table
@@ -107,7 +109,7 @@ enum Format {
 }
 
 impl Format {
-    fn of(path: &Path) -> anyhow::Result<Self> {
+    fn of(path: &Path) -> Option<Self> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let endings = [
             (".svg", Self::Svg),
@@ -117,13 +119,23 @@ impl Format {
             (".json.gz", Self::Firefox { gzipped: true }),
             (".json", Self::Firefox { gzipped: false }),
         ];
-        let format = endings.into_iter().find(|(ending, _)| name.ends_with(ending));
-        format.map(|(_, format)| format).with_context(|| {
-            format!(
-                "{}: the ending of the name says the format: .svg, .folded, .pb.gz, .json or .json.gz",
-                path.display()
-            )
-        })
+        endings.into_iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, format)| format)
+    }
+}
+
+/// A file to write.
+#[derive(Debug, Clone)]
+struct Output {
+    path: PathBuf,
+    format: Format,
+}
+
+impl Output {
+    fn to(path: PathBuf) -> Result<Self, &'static str> {
+        let format = Format::of(&path).ok_or(
+            "the ending of the name says the format: .svg, .folded, .pb.gz, .json or .json.gz",
+        )?;
+        Ok(Self { path, format })
     }
 }
 
@@ -131,12 +143,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let stop = stop::on_signal().context("cannot install a signal handler")?;
     let target = target::resolve(args.target.selection())?;
     let outputs = if args.output.is_empty() {
-        vec![PathBuf::from(format!("stallscope-{}-{}.svg", target.pid, args.mode.id()))]
+        let path = PathBuf::from(format!("stallscope-{}-{}.svg", target.pid, args.mode.id()));
+        vec![Output { path, format: Format::Svg }]
     } else {
         args.output.clone()
     };
-    let formats =
-        outputs.iter().map(|path| Format::of(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let anchor = anchor();
     let bar = progress_bar(args.time);
     let plan = Plan { kind: args.mode.kind(), hz: args.hz, length: args.time };
@@ -147,8 +158,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let made = made?;
     let real_ns_of = |mono_ns| anchor.real_ns_at(mono_ns);
     let seen = view(&made.profile, args.full);
-    for (path, format) in outputs.iter().zip(formats) {
-        let bytes = encode(&made.profile, &seen, format, &target, real_ns_of)
+    let caught = !made.profile.samples.is_empty();
+    // Of nothing there is no picture: what that means is said instead.
+    let outputs = if caught { outputs } else { Vec::new() };
+    for Output { path, format } in &outputs {
+        let bytes = encode(&made.profile, &seen, *format, &target, real_ns_of)
             .with_context(|| format!("cannot make {}", path.display()))?;
         std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -158,7 +172,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         table::table(&made.profile, &seen, &files(&outputs), &cost(&made))
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")?;
-    let caught = !made.profile.samples.is_empty();
     Ok(ExitCode::from(if caught { EXIT_OK } else { EXIT_ERROR }))
 }
 
@@ -210,8 +223,8 @@ fn encode(
     })
 }
 
-fn files(outputs: &[PathBuf]) -> Vec<String> {
-    outputs.iter().map(|path| path.display().to_string()).collect()
+fn files(outputs: &[Output]) -> Vec<String> {
+    outputs.iter().map(|output| output.path.display().to_string()).collect()
 }
 
 fn cost(made: &Made) -> String {
@@ -222,7 +235,7 @@ fn cost(made: &Made) -> String {
     )
 }
 
-fn summary(made: &Made, target: &Target, seen: &Folded, outputs: &[PathBuf]) -> serde_json::Value {
+fn summary(made: &Made, target: &Target, seen: &Folded, outputs: &[Output]) -> serde_json::Value {
     let mut summary = table::json(&made.profile, seen);
     if let Some(fields) = summary.as_object_mut() {
         fields.insert(String::from("pid"), target.pid.into());

@@ -18,10 +18,10 @@ use crate::watch::target;
 ///
 /// System call, kernel frames and the program's own frames with names, also of threads that sleep
 /// for ever. Nothing is stopped: sleeping threads are read from outside (no ptrace), running ones
-/// caught by the kernel's CPU clock within 0.3 s. Each stack says how it was had, and where it had to
-/// be searched for.
+/// caught by the kernel's CPU clock within 0.3 s. Under each stack stands how it was had. Marks: k a
+/// frame of the kernel, i inlined into the one below, ? found by searching the stack: a guess.
 ///
-/// Exit status: 0, 1 an error, 2 usage.
+/// Exit status: 0 done, 1 an error, 2 usage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `--pid N | --port P`, shared by `watch` and `diagnose`.
+//! `--pid N | --port P`, shared by what looks at a process.
 
 use crate::watch::target::Selection;
 

@@ -347,3 +347,7 @@ fn unnamed(place: &Place) -> String {
         },
     )
 }
+
+#[cfg(test)]
+#[path = "build_tests.rs"]
+mod tests;

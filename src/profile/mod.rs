@@ -29,7 +29,7 @@ pub mod flame;
 pub mod fold;
 pub mod folded;
 #[cfg(test)]
-mod made;
+pub(crate) mod made;
 pub mod pprof;
 pub mod printable;
 pub mod qualify;

@@ -26,13 +26,14 @@ const TOKIO: [&str; 8] = [
 const TOKIO_URING: [&str; 4] =
     ["tokio_uring::runtime", "tokio_uring::driver", "tokio_uring::start", "tokio_uring::Builder"];
 const MIO: [&str; 1] = ["mio"];
-const START: [&str; 10] = [
+const START: [&str; 11] = [
     "clone",
     "clone3",
     "__clone3",
     "start_thread",
     "_start",
     "__libc_start_main",
+    "__libc_start_main_impl",
     "__libc_start_call_main",
     "std::rt",
     "std::thread::Builder",

@@ -29,6 +29,11 @@ fn what_is_left_is_what_the_thread_does() {
             ),
             "[thread start];server::main;[tokio-uring];[tokio];app::handle;std::thread::sleep;clock_nanosleep;hrtimer_nanosleep_[k];schedule_[k]",
         ),
+        // A program in C, and a libc with debug information, which has a name of its own for it.
+        (
+            String::from("_start;__libc_start_main_impl;__libc_start_call_main;main;perl_run"),
+            "[thread start];main;perl_run",
+        ),
         // The loop waits for events.
         (
             format!(

@@ -186,14 +186,19 @@ impl Unwinder {
         });
         let Some((ours, theirs)) = joint else { return };
         let rest = by_pointers.get(theirs + 1..).unwrap_or_default();
+        let whole = rest.len();
         let rest: Vec<u64> = rest.iter().take_while(is_code).copied().collect();
         // The kernel skips the caller of a function that has not yet made its frame: only a walk
         // that leads further is worth having.
         if ours + 1 + rest.len() > walk.frames.len() {
             walk.frames.truncate(ours + 1);
+            walk.end = match rest.len() {
+                known if ours + 1 + known > FRAMES_MAX => End::Deep,
+                known if known < whole => End::Lost,
+                _ => End::Root,
+            };
             walk.frames.extend(rest);
             walk.frames.truncate(FRAMES_MAX);
-            walk.end = End::Root;
         }
     }
 
@@ -288,4 +293,92 @@ fn native(registers: Registers) -> UnwindRegsNative {
 #[cfg(target_arch = "aarch64")]
 fn native(registers: Registers) -> UnwindRegsNative {
     UnwindRegsNative::new(0, registers.sp, registers.bp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unwinder() -> Unwinder {
+        Unwinder {
+            proc_root: PathBuf::new(),
+            pid: 1,
+            code: Code::parse(b"1000-9000 r-xp 00000000 00:00 0\n"),
+            inner: UnwinderNative::new(),
+            cache: CacheNative::new(),
+            functions: BTreeMap::new(),
+            unread: BTreeMap::new(),
+        }
+    }
+
+    fn continued(frames: &[u64], by_pointers: &[u64]) -> Walk {
+        let mut walk = Walk { frames: frames.to_vec(), guessed_from: None, end: End::Cut };
+        unwinder().continue_by_pointers(&mut walk, by_pointers);
+        walk
+    }
+
+    #[test]
+    fn the_kernels_walk_goes_on_from_the_last_address_that_both_know() {
+        type Frames = &'static [u64];
+        // Ours, the kernel's, what comes of it, and why it ends.
+        let cases: [(Frames, Frames, Frames, End); 9] = [
+            (
+                &[0x1000, 0x2000],
+                &[0x1000, 0x2000, 0x3000, 0x4000],
+                &[0x1000, 0x2000, 0x3000, 0x4000],
+                End::Root,
+            ),
+            // The kernel has skipped the caller of a function without a frame of its own.
+            (
+                &[0x1000, 0x2000, 0x3000],
+                &[0x1000, 0x3000, 0x4000],
+                &[0x1000, 0x2000, 0x3000, 0x4000],
+                End::Root,
+            ),
+            // What we found beyond the joint is not on its way: the longer way is believed.
+            (
+                &[0x1000, 0x2000, 0x2100],
+                &[0x1000, 0x2000, 0x3000, 0x4000],
+                &[0x1000, 0x2000, 0x3000, 0x4000],
+                End::Root,
+            ),
+            (&[0x1000], &[0x1000, 0x2000], &[0x1000, 0x2000], End::Root),
+            // The first address is where the thread is: as a return address it is another frame.
+            (&[0x2000], &[0x1000, 0x2000, 0x3000], &[0x2000], End::Cut),
+            (&[0x1000, 0x2000], &[0x3000, 0x4000], &[0x1000, 0x2000], End::Cut),
+            (&[0x1000, 0x2000], &[], &[0x1000, 0x2000], End::Cut),
+            // No gain.
+            (&[0x1000, 0x2000, 0x3000], &[0x1000, 0x4000], &[0x1000, 0x2000, 0x3000], End::Cut),
+            // A register that is used for something else leads to what is no code.
+            (
+                &[0x1000, 0x2000],
+                &[0x1000, 0x2000, 0x3000, 0xdead_0000, 0x4000],
+                &[0x1000, 0x2000, 0x3000],
+                End::Lost,
+            ),
+        ];
+        for (ours, theirs, frames, end) in cases {
+            let walk = continued(ours, theirs);
+            assert_eq!((walk.frames.as_slice(), walk.end), (frames, end), "{ours:x?} {theirs:x?}");
+        }
+    }
+
+    #[test]
+    fn a_continued_walk_keeps_to_the_bound_and_says_so() {
+        let ours: Vec<u64> = (0..FRAMES_MAX as u64 - 1).map(|nth| 0x1000 + nth).collect();
+        let theirs = [&ours[100..], &[0x8000, 0x8001]].concat();
+        let walk = continued(&ours, &theirs);
+        assert_eq!((walk.frames.len(), walk.end), (FRAMES_MAX, End::Deep));
+        assert_eq!(walk.frames.last(), Some(&0x8000));
+    }
+
+    #[test]
+    fn a_copied_stack_has_the_words_within_it_and_no_others() {
+        let bytes: Vec<u8> = [7_u64, 9].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let copied = Copied { base: 0x1000, bytes: &bytes };
+        assert_eq!((copied.word(0x1000), copied.word(0x1008)), (Some(7), Some(9)));
+        for outside in [0, 0xff8, 0x1009, 0x1010, u64::MAX] {
+            assert_eq!(copied.word(outside), None, "{outside:#x}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod ring_memory;
 mod rings;
 mod sockets;
 mod ss;
+mod stacks;
 mod threads;
 mod watch;
 

@@ -12,9 +12,10 @@ use stallscope_probes::{Absence, Why, discover, fds, pressure, process, ring, th
 
 use crate::{got, proc_root, until};
 
-struct Sleeper(std::process::Child);
+/// A process that does not outlive its test.
+pub struct Killed(pub std::process::Child);
 
-impl Drop for Sleeper {
+impl Drop for Killed {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();
@@ -39,7 +40,7 @@ fn what_needs_rights_says_so_and_the_rest_is_read() {
         println!("did not run: needs root, to look as another user");
         return;
     }
-    let sleeper = Sleeper(Command::new("sleep").arg("600").spawn().unwrap());
+    let sleeper = Killed(Command::new("sleep").arg("600").spawn().unwrap());
     let pid = sleeper.0.id() as i32;
     until("a process that sleeps", || {
         (got(process::read(proc_root(), pid)).state == TaskState::Sleeping).then_some(())
@@ -95,7 +96,7 @@ fn processes_that_cannot_be_searched_are_counted() {
     }
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let _sleeper = Sleeper(Command::new("sleep").arg("600").spawn().unwrap());
+    let _sleeper = Killed(Command::new("sleep").arg("600").spawn().unwrap());
     let holders = as_nobody(|| {
         let diag = got(Diag::open(proc_root(), crate::own_pid()));
         got(discover::holders_of_port(proc_root(), &diag, port))
@@ -110,7 +111,7 @@ const HIDDEN_PROC: &str = "STALLSCOPE_TEST_HIDDEN_PROC";
 fn child_that_looks_through_a_hidden_proc() {
     let root = std::env::var(HIDDEN_PROC).unwrap();
     let root = Path::new(&root);
-    let sleeper = Sleeper(Command::new("sleep").arg("600").spawn().unwrap());
+    let sleeper = Killed(Command::new("sleep").arg("600").spawn().unwrap());
     let pid = sleeper.0.id() as i32;
     let expected = if root.ends_with("invisible") { Why::Gone } else { Why::NotPermitted };
     assert!(process::read(root, pid).got().is_some());

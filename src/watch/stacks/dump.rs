@@ -214,3 +214,68 @@ fn frames(stack: &RawStack, namer: &Namer) -> Vec<StackFrame> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn every_end_but_the_root_says_what_is_missing() {
+        assert_eq!(ending(End::Root), "");
+        for end in [End::Cut, End::Lost, End::Deep] {
+            assert!(ending(end).starts_with("; "), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn who_waits_in_no_call_is_told_so() {
+        let call = Call { nr: -1, args: [0; 6], sp: 0, ip: 0 };
+        assert_eq!(describe(1, &call), "no system call (a page fault, or stopped)");
+    }
+
+    /// This very process: one thread that waits, and the one that looks, which runs.
+    #[test]
+    fn who_sleeps_is_read_and_who_runs_says_why_not() {
+        let own = i32::try_from(std::process::id()).expect("a pid");
+        let (go_on, wait) = channel::<()>();
+        let (tell, told) = channel();
+        let waiting =
+            std::thread::Builder::new().name(String::from("waits-here")).spawn(move || {
+                tell.send(rustix::thread::gettid()).expect("heard");
+                wait.recv().ok();
+            });
+        let waiting = waiting.expect("a thread");
+        let waiter = told.recv().expect("said").as_raw_nonzero().get();
+        let looker = rustix::thread::gettid().as_raw_nonzero().get();
+        let Reading::Got(mut unwinder) = Unwinder::new(Path::new("/proc"), own) else {
+            panic!("its own mappings may be read")
+        };
+        let (sleeps, runs) = loop {
+            let mut found = find(own, Eyes::Sleepers(&mut unwinder), 5);
+            assert_eq!(found.at_ns, 5);
+            let mut take = |tid| {
+                let at = found.threads.iter().position(|thread| thread.tid == tid);
+                found.threads.swap_remove(at.expect("it is there"))
+            };
+            let (sleeps, runs) = (take(waiter), take(looker));
+            if sleeps.syscall.is_some() {
+                break (sleeps, runs);
+            }
+        };
+        drop(go_on);
+        waiting.join().expect("it ends");
+        assert_eq!(
+            (sleeps.name.as_str(), sleeps.state, sleeps.waited_ms),
+            ("waits-here", 'S', None)
+        );
+        let call = sleeps.syscall.unwrap_or_default();
+        assert!(call.starts_with("futex(0x") && call.contains("FUTEX_WAIT"), "{call}");
+        assert_eq!(sleeps.how, "read from outside, without stopping it");
+        let stack = sleeps.stack.expect("a stack");
+        assert!(stack.user.len() > 3 && stack.guessed_from.is_none(), "{stack:x?}");
+        assert_eq!((runs.syscall, runs.stack), (None, None));
+        assert!(runs.how.starts_with("no frames: "), "{}", runs.how);
+    }
+}

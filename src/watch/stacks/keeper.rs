@@ -220,17 +220,21 @@ impl Catcher {
         }
     }
 
-    /// What catching has cost so far, as a sentence that does not change with every look.
+    /// What catching has cost so far.
     fn cost(&self) -> String {
-        const STEPS_PERCENT: [f64; 6] = [0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
         let passed_ns = now_ns().saturating_sub(self.begun_ns).max(1);
-        let percent = thread_cpu_ns() as f64 / passed_ns as f64 * 100.0;
-        let step = STEPS_PERCENT.into_iter().find(|step| percent < *step);
-        step.map_or_else(
-            || format!("catching stacks took the watcher {percent:.0} % of one CPU"),
-            |step| format!("catching stacks took the watcher less than {step} % of one CPU"),
-        )
+        cost(thread_cpu_ns() as f64 / passed_ns as f64 * 100.0)
     }
+}
+
+/// What catching has cost, as a sentence that does not change with every look.
+fn cost(percent: f64) -> String {
+    const STEPS_PERCENT: [f64; 6] = [0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+    let step = STEPS_PERCENT.into_iter().find(|step| percent < *step);
+    step.map_or_else(
+        || format!("catching stacks took the watcher {percent:.0} % of one CPU"),
+        |step| format!("catching stacks took the watcher less than {step} % of one CPU"),
+    )
 }
 
 /// Body of the naming thread.
@@ -260,5 +264,52 @@ fn window(profile: &Profile) -> ProfileWindow {
         hz: profile.hz,
         folded: fold(profile),
         notes: profile.notes.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::made::{self, Plan as Made};
+    use crate::profile::stacks::Maker;
+
+    #[test]
+    fn what_it_cost_is_told_in_steps() {
+        let cases = [
+            (0.0, "less than 0.2 %"),
+            (0.2, "less than 0.5 %"),
+            (0.99, "less than 1 %"),
+            (9.9, "less than 10 %"),
+            (10.0, "watcher 10 %"),
+            (42.4, "watcher 42 %"),
+        ];
+        for (percent, words) in cases {
+            assert!(cost(percent).contains(words), "{percent}: {}", cost(percent));
+        }
+    }
+
+    #[test]
+    fn a_recording_keeps_a_profile_folded_with_what_it_is_of() {
+        let samples: [(&str, &[&str], u64); 1] = [("worker", &["main", "park"], 2_000_000)];
+        let profile = made::profile(&Made { kind: Kind::OffCpu, samples: &samples });
+        let kept = window(&profile);
+        assert_eq!((kept.begin_ns, kept.end_ns), (profile.begin_ns, profile.end_ns));
+        assert_eq!((kept.kind, kept.maker, kept.hz), (Kind::OffCpu, Maker::Watcher, profile.hz));
+        assert_eq!((kept.folded.as_str(), kept.notes), ("worker;main;park 2000\n", profile.notes));
+    }
+
+    #[test]
+    fn a_target_that_is_gone_is_not_caught() {
+        let target = Target {
+            pid: i32::MAX,
+            comm: String::from("gone"),
+            cmdline: String::new(),
+            exe: None,
+            start_time_ticks: 0,
+            foreign_netns: false,
+            siblings: Vec::new(),
+        };
+        let absence = Keeper::begin(&target, 99).expect_err("there is no such process");
+        assert_eq!(absence.why, stallscope_probes::Why::Gone, "{absence:?}");
     }
 }

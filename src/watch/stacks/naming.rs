@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use stallscope_probes::stacks::capture::Capture;
+use stallscope_probes::Absence;
+use stallscope_probes::stacks::capture::{Capture, Losses};
 use stallscope_probes::stacks::code::Code;
 use stallscope_probes::stacks::follow::Caught;
 use stallscope_probes::stacks::symbols::Symbols;
@@ -11,6 +12,9 @@ use stallscope_probes::stacks::{RawStack, Stacks};
 
 use crate::profile::build::{self, Material, addresses};
 use crate::profile::stacks::{Kind, Profile};
+
+/// Files named of which the unwind tables could not be read.
+const FILES_NAMED_MAX: usize = 3;
 
 /// A stretch of time to make profiles of, with all that is needed to name them.
 #[derive(Debug)]
@@ -55,15 +59,20 @@ impl Job {
             }
         }
         let threads = capture.names().clone();
-        let notes = notes(capture, begin_ns, end_ns);
+        let losses = capture.losses().clone();
+        let notes = notes(&losses, capture.unwinder().unread(), begin_ns, end_ns);
         let code = capture.unwinder().code().clone();
         Self { begin_ns, end_ns, kinds, caught, stacks, code, threads, notes }
     }
 }
 
 /// What a profile between two instants could not see.
-fn notes(capture: &mut Capture, begin_ns: u64, end_ns: u64) -> Vec<String> {
-    let losses = capture.losses().clone();
+fn notes(
+    losses: &Losses,
+    unread: &BTreeMap<String, Absence>,
+    begin_ns: u64,
+    end_ns: u64,
+) -> Vec<String> {
     let mut notes = Vec::new();
     if losses.no_kernel {
         notes.push(String::from(
@@ -98,7 +107,7 @@ fn notes(capture: &mut Capture, begin_ns: u64, end_ns: u64) -> Vec<String> {
             stallscope_probes::stacks::capture::SWITCHES_PER_S_MAX,
         ));
     }
-    for (file, absence) in capture.unwinder().unread().iter().take(3) {
+    for (file, absence) in unread.iter().take(FILES_NAMED_MAX) {
         notes.push(format!("stacks may end early in {file}: {}", absence.detail));
     }
     notes
@@ -154,5 +163,110 @@ impl Namer {
     /// What is known.
     pub const fn symbols(&self) -> &Symbols {
         &self.symbols
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stallscope_probes::Why;
+    use stallscope_probes::stacks::follow::Wait;
+    use stallscope_probes::stacks::unwind::End;
+
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+
+    fn told(losses: &Losses) -> Vec<String> {
+        notes(losses, &BTreeMap::new(), 10 * S, 20 * S)
+    }
+
+    #[test]
+    fn each_loss_is_a_sentence_and_without_losses_there_is_none() {
+        assert!(told(&Losses::default()).is_empty());
+        let losses = Losses {
+            records: 1,
+            throttled: 2,
+            stacks: 3,
+            threads: 4,
+            blind: vec![(12 * S, 15 * S)],
+            no_kernel: true,
+        };
+        let sentences = told(&losses);
+        let words = [
+            "frames of the kernel are not permitted",
+            "1 records were lost",
+            "held samples back 2 times",
+            "3 samples were left out",
+            "4 threads were left out",
+            "waits were not followed for 3.0 s of 10.0: there were more than 20000 switches",
+        ];
+        assert_eq!(sentences.len(), words.len(), "{sentences:#?}");
+        for (sentence, words) in sentences.iter().zip(words) {
+            assert!(sentence.contains(words), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn only_blind_stretches_within_the_profile_count() {
+        // Before, over the begin, within, going on, after.
+        let blind = vec![
+            (S, 9 * S),
+            (9 * S, 11 * S),
+            (12 * S, 13 * S),
+            (18 * S, u64::MAX),
+            (20 * S, u64::MAX),
+        ];
+        let sentences = told(&Losses { blind, ..Losses::default() });
+        assert!(sentences[0].contains("for 4.0 s of 10.0"), "{sentences:?}");
+        let before = vec![(S, 9 * S)];
+        assert!(told(&Losses { blind: before, ..Losses::default() }).is_empty());
+    }
+
+    #[test]
+    fn files_without_tables_are_named_up_to_the_bound() {
+        let absence = Absence { why: Why::Malformed, detail: String::from("no ELF file") };
+        let files = (0..FILES_NAMED_MAX + 2).map(|nth| (format!("/lib/{nth}.so"), absence.clone()));
+        let sentences = notes(&Losses::default(), &files.collect(), 0, S);
+        assert_eq!(sentences.len(), FILES_NAMED_MAX);
+        assert_eq!(sentences[0], "stacks may end early in /lib/0.so: no ELF file");
+    }
+
+    #[test]
+    fn a_job_yields_a_profile_of_each_kind_with_its_notes() {
+        let mut stacks = Stacks::default();
+        let raw = RawStack {
+            kernel: Vec::new(),
+            kernel_names: Vec::new(),
+            user: vec![0x1010],
+            guessed_from: None,
+            end: End::Root,
+        };
+        let stack = stacks.id_of(raw);
+        let wait = Wait { tid: 7, begin_ns: 0, end_ns: 5, stack, preempted: false };
+        let job = Job {
+            begin_ns: 0,
+            end_ns: 10,
+            kinds: vec![Kind::Cpu, Kind::OffCpu],
+            caught: vec![Caught::Waited(wait)],
+            stacks,
+            code: Code::default(),
+            threads: BTreeMap::from([(7, String::from("worker"))]),
+            notes: vec![String::from("a note")],
+        };
+        let own = i32::try_from(std::process::id()).expect("a pid");
+        let profiles = Namer::new(own, "server", 99).name(&job);
+        let told: Vec<_> =
+            profiles.iter().map(|profile| (profile.kind, profile.samples.len())).collect();
+        assert_eq!(told, [(Kind::Cpu, 0), (Kind::OffCpu, 1)]);
+        for profile in &profiles {
+            assert_eq!(
+                (profile.pid, profile.hz, profile.notes.as_slice()),
+                (own, 99, &job.notes[..])
+            );
+        }
+        let frames = profiles[1].frames_of(profiles[1].samples[0].stack);
+        assert_eq!(frames.len(), 1);
+        assert_eq!(frames[0].function, "0x1010", "there is no code there, and so no name");
+        assert_eq!(profiles[1].threads[0].name, "worker");
     }
 }
