@@ -89,7 +89,7 @@ fn the_page_says_what_the_markdown_says() {
     let read = read["figures"].as_array().unwrap().iter();
     let read = read.filter(|one| one["a"]["got"].is_object() || one["b"]["got"].is_object());
     assert_eq!(rows, read.count());
-    assert!(texts("figure.chart").len() >= 6);
+    assert!(texts("figure.lane").len() >= 6);
     assert!(page.contains("Aligned at the onset of each"), "both have one");
     let (_, a, b) = &pairs()[2];
     assert!(self::page(a, b).contains("Aligned at the begin of each"), "one has none");

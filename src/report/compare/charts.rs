@@ -103,26 +103,24 @@ fn figure(spec: &Spec, tracks: &[Track<'_>; 2], axis: &Axis) -> Option<Markup> {
     let shown_top = if spec.unit == "bytes" { top / f64::from(1 << 20) } else { top };
     let stalls = [("stall-a", "0", &tracks[0]), ("stall-b", "50%", &tracks[1])];
     Some(html! {
-        figure.chart {
-            figcaption {
-                h3 { (spec.title) span.unit { (spec.shown_unit()) } }
+        figure.lane {
+            figcaption.side {
+                h3 { (spec.title) " " span.unit { (spec.shown_unit()) } }
                 (legend(spec, tracks, &lines))
             }
-            div.plot {
-                (scale(shown_top))
-                svg.body role="img" aria-label=(spoken(spec, tracks, &lines)) width="100%" height="112" {
-                    @for (class, y, track) in stalls {
-                        @for (begin, end) in track.stalls(axis) {
-                            rect.(class) x=(percent(begin)) y=(y) width=(percent(end - begin)) height="50%" {}
-                        }
+            (scale(shown_top))
+            svg.plot role="img" aria-label=(spoken(spec, tracks, &lines)) width="100%" height="76" {
+                @for (class, y, track) in stalls {
+                    @for (begin, end) in track.stalls(axis) {
+                        rect.(class) x=(percent(begin)) y=(y) width=(percent(end - begin)) height="50%" {}
                     }
-                    @for y in ["6", "56", "106"] { line.grid x1="0" x2="100%" y1=(y) y2=(y) {} }
-                    svg y="6" width="100%" height="100" viewBox=(format!("0 0 {WIDTH} {HEIGHT}"))
-                        preserveAspectRatio="none" overflow="visible" {
-                        @for (n, points) in lines.iter().enumerate() {
-                            path.line.(format!("s{n}")) d=(chart::path(points, axis, top)) {
-                                title { (tracks[n].side.label) }
-                            }
+                }
+                @for y in ["6", "38", "70"] { line.grid x1="0" x2="100%" y1=(y) y2=(y) {} }
+                svg.body y="6" width="100%" height="64" viewBox=(format!("0 0 {WIDTH} {HEIGHT}"))
+                    preserveAspectRatio="none" overflow="visible" {
+                    @for (n, points) in lines.iter().enumerate() {
+                        path.line.(format!("s{n}")) d=(chart::path(points, axis, top)) {
+                            title { (tracks[n].side.label) }
                         }
                     }
                 }
@@ -136,10 +134,10 @@ fn legend(spec: &Spec, tracks: &[Track<'_>; 2], lines: &[Vec<Point>; 2]) -> Mark
         ul.legend {
             @for (n, (track, points)) in tracks.iter().zip(lines).enumerate() {
                 li {
-                    svg.key width="18" height="10" aria-hidden="true" {
-                        line.line.(format!("s{n}")) x1="1" x2="17" y1="5" y2="5" {}
+                    svg.key width="14" height="10" aria-hidden="true" {
+                        line.line.(format!("s{n}")) x1="1" x2="13" y1="5" y2="5" {}
                     }
-                    (track.side.label)
+                    span.name title=(track.side.label) { (track.side.label) } " "
                     span.figures { (range(spec, points)) }
                 }
             }
@@ -169,9 +167,10 @@ fn spoken(spec: &Spec, tracks: &[Track<'_>; 2], lines: &[Vec<Point>; 2]) -> Stri
 fn time_axis(axis: &Axis, zero_ns: u64, zero: &str) -> Markup {
     let seconds = number(axis.end_ns as f64 / 1e9);
     html! {
-        div.plot.time {
+        div.lane.time {
+            div.side {}
             span {}
-            svg width="100%" height="20" role="img"
+            svg.plot width="100%" height="20" role="img"
                 aria-label=(format!("Time axis of {seconds} s, relative to the {zero} of each run")) {
                 @for (x, tick) in &axis.ticks(zero_ns, TICKS_MAX) {
                     line.grid x1=(percent(*x)) x2=(percent(*x)) y1="0" y2="4" {}
