@@ -95,7 +95,7 @@ pub fn place(place: &str) -> String {
         return rest.to_owned();
     }
     let kept: Vec<&str> =
-        place.rsplit('/').filter(|part| !part.is_empty()).take(COMPONENTS).collect();
+        place.rsplit('/').filter(|part| !matches!(*part, "" | ".")).take(COMPONENTS).collect();
     kept.into_iter().rev().collect::<Vec<_>>().join("/")
 }
 

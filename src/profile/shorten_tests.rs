@@ -28,6 +28,7 @@ fn a_place_begins_with_its_crate() {
             String::from("./misc/../sysdeps/unix/sysv/linux/x86_64/syscall.S:38"),
             "linux/x86_64/syscall.S:38",
         ),
+        (String::from("./nptl/pthread_create.c:442"), "nptl/pthread_create.c:442"),
         (String::from("/home/me/server/src/main.rs:6"), "server/src/main.rs:6"),
         (String::from("src/main.rs:6"), "src/main.rs:6"),
         // Cut off where a crate should stand, and no path at all.
