@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::target::TargetArgs;
 use super::{EXIT_OK, stop};
+use crate::profile::shorten::{Part, parts, whereabouts};
 use crate::profile::stacks::{Space, StackFrame, ThreadStack, ThreadStacks};
 use crate::tui::text::clean;
 use crate::watch::stacks::run;
@@ -29,6 +30,9 @@ pub struct Args {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// Fold the runtime's own frames in a row into one line
+    #[arg(long, conflicts_with = "json")]
+    short: bool,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -39,17 +43,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let fields = json!({ "pid": target.pid, "comm": target.comm, "stacks": stacks });
         format!("{fields}\n")
     } else {
-        text(&stacks)
+        text(&stacks, args.short)
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")?;
     Ok(ExitCode::from(EXIT_OK))
 }
 
-fn text(stacks: &ThreadStacks) -> String {
+fn text(stacks: &ThreadStacks, short: bool) -> String {
     let mut text = String::new();
     for thread in &stacks.threads {
         // Writing to a String does not fail.
-        let _ = of_thread(&mut text, thread);
+        let _ = of_thread(&mut text, thread, short);
     }
     for note in &stacks.notes {
         let _ = writeln!(text, "note: {}", clean(note));
@@ -57,7 +61,7 @@ fn text(stacks: &ThreadStacks) -> String {
     text
 }
 
-fn of_thread(text: &mut String, thread: &ThreadStack) -> std::fmt::Result {
+fn of_thread(text: &mut String, thread: &ThreadStack, short: bool) -> std::fmt::Result {
     write!(text, "{} {} ({})", thread.tid, clean(&thread.name), thread.state)?;
     if let Some(syscall) = &thread.syscall {
         write!(text, " in {}", clean(syscall))?;
@@ -66,8 +70,12 @@ fn of_thread(text: &mut String, thread: &ThreadStack) -> std::fmt::Result {
         write!(text, " for {:.1} s", waited_ms as f64 / 1e3)?;
     }
     writeln!(text)?;
-    for frame in &thread.frames {
-        of_frame(text, frame)?;
+    let whole = || thread.frames.iter().map(Part::Frame).collect();
+    for part in if short { parts(&thread.frames) } else { whole() } {
+        match part {
+            Part::Frame(frame) => of_frame(text, frame)?,
+            Part::Run { title, .. } => writeln!(text, "    {title}")?,
+        }
     }
     writeln!(text, "    [{}]\n", clean(&thread.how))
 }
@@ -80,8 +88,8 @@ fn of_frame(text: &mut String, frame: &StackFrame) -> std::fmt::Result {
         (Space::User, false, false) => ' ',
     };
     write!(text, "  {mark} {}", clean(&frame.function))?;
-    if let Some(place) = &frame.place {
-        write!(text, "  {}", clean(place))?;
+    if let Some(place) = whereabouts(frame) {
+        write!(text, "  {}", clean(&place))?;
     }
     writeln!(text)
 }

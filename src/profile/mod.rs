@@ -17,6 +17,8 @@
 //! folded::merge    text of many windows -> one bounded, cleaned set of stacks
 //! roles::group     threads -> what they are for; runtime::collapse: what the runtime does, as one
 //!                  frame
+//! shorten::parts   one thread's stack for people: the runtime's frames in runs, places without what
+//!                  only the machine knows
 //! diff::lines      two sets of stacks -> what the stall changed
 //! flame::draw      stacks -> SVG, and the script that lets one zoom and search it
 //! ```
@@ -35,6 +37,7 @@ pub mod printable;
 pub mod qualify;
 pub mod roles;
 pub mod runtime;
+pub mod shorten;
 pub mod stacks;
 pub mod svg;
 pub mod table;

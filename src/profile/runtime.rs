@@ -26,7 +26,7 @@ const TOKIO: [&str; 8] = [
 const TOKIO_URING: [&str; 4] =
     ["tokio_uring::runtime", "tokio_uring::driver", "tokio_uring::start", "tokio_uring::Builder"];
 const MIO: [&str; 1] = ["mio"];
-const START: [&str; 11] = [
+const START: [&str; 12] = [
     "clone",
     "clone3",
     "__clone3",
@@ -35,6 +35,7 @@ const START: [&str; 11] = [
     "__libc_start_main",
     "__libc_start_main_impl",
     "__libc_start_call_main",
+    "lang_start",
     "std::rt",
     "std::thread::Builder",
     "std::thread::lifecycle",
@@ -46,7 +47,7 @@ const GLUE: [&str; 17] = [
     "__rust_begin_short_backtrace",
     "std::sys::backtrace::__rust_begin_short_backtrace",
     "std::sys_common::backtrace::__rust_begin_short_backtrace",
-    "std::thread::local::LocalKey",
+    "std::thread::local",
     "std::thread::LocalKey",
     "std::panicking",
     "std::panic",
@@ -54,12 +55,12 @@ const GLUE: [&str; 17] = [
     "__rust_try",
     "core::ops::function",
     "core::future",
-    "core::pin::Pin",
+    "core::pin",
     "core::task",
-    "alloc::boxed::Box",
+    "alloc::boxed",
     "scoped_tls",
     "futures_util::future::poll_fn",
-    "tracing::instrument::Instrumented",
+    "tracing::instrument",
 ];
 /// Functions in which a thread waits.
 const WAITS: [&str; 14] = [
@@ -143,12 +144,28 @@ pub fn collapse_stack(stack: &str) -> String {
     out.join(";")
 }
 
+/// To what run each frame of a stack belongs, outermost first; `None` where it has to be seen: frames
+/// of the program and the kernel, the program's innermost one, and the one that tells what the runtime
+/// does there.
+pub(super) fn runs(frames: &[String]) -> Vec<Option<&'static str>> {
+    let paths: Vec<String> = frames.iter().map(|frame| path_of(frame)).collect();
+    let classes = classes(&paths);
+    let kernel = frames.iter().position(|frame| frame.ends_with("_[k]")).unwrap_or(frames.len());
+    let told_by = leaf(&paths, &classes, kernel).and_then(|leaf| leaf.told_by);
+    let seen = [kernel.checked_sub(1), told_by];
+    let run = |(at, class): (usize, &Class)| match class {
+        Class::Run(label) if !seen.contains(&Some(at)) => Some(*label),
+        _ => None,
+    };
+    classes.iter().enumerate().map(run).collect()
+}
+
 /// The class of each frame, glue settled.
 fn classes(paths: &[String]) -> Vec<Class> {
     let mut classes: Vec<Class> = Vec::with_capacity(paths.len());
     for (at, path) in paths.iter().enumerate() {
-        let next = paths.get(at + 1).map_or("", String::as_str);
-        classes.push(class_of(path, next));
+        let next = paths[at + 1..].iter().find(|next| !is_any(next, &GLUE));
+        classes.push(class_of(path, next.map_or("", String::as_str)));
     }
     // Glue belongs to the run before it, or else to the one after.
     for at in 1..classes.len() {
@@ -169,9 +186,9 @@ fn class_of(path: &str, next: &str) -> Class {
     if let Some(label) = folded.into_iter().find(|label| *path == format!("[{label}]")) {
         return Class::Run(label);
     }
-    let any = |begins: &[&str]| begins.iter().any(|begin| begins_with(path, begin));
-    // Of C's `main` only the one that std brings is plumbing.
-    let std_main = path == "main" && begins_with(next, "std::rt");
+    let any = |begins: &[&str]| is_any(path, begins);
+    // Of C's `main` only the one around a Rust program's is plumbing.
+    let around_main = is_any(next, &["std::rt", "lang_start"]) || next.ends_with("::main");
     if any(&GLUE) {
         Class::Glue
     } else if any(&TOKIO) {
@@ -180,11 +197,15 @@ fn class_of(path: &str, next: &str) -> Class {
         Class::Run("tokio-uring")
     } else if any(&MIO) {
         Class::Run("mio")
-    } else if any(&START) || std_main || is_start_within(path) {
+    } else if any(&START) || (path == "main" && around_main) || is_start_within(path) {
         Class::Run("thread start")
     } else {
         Class::Own
     }
+}
+
+fn is_any(path: &str, begins: &[&str]) -> bool {
+    begins.iter().any(|begin| begins_with(path, begin))
 }
 
 fn is_start_within(path: &str) -> bool {
@@ -208,6 +229,8 @@ struct Leaf {
     end: usize,
     label: &'static str,
     does: Option<&'static str>,
+    /// The frame that tells what it does, of those of `label` if one of them does.
+    told_by: Option<usize>,
 }
 
 impl Leaf {
@@ -240,11 +263,14 @@ fn leaf(paths: &[String], classes: &[Class], kernel: usize) -> Option<Leaf> {
     while begin > 0 && classes[begin - 1] == Class::Run(label) {
         begin -= 1;
     }
+    let tells = |at: &usize| activity(&paths[*at]).is_some();
     let said = (begin..end).rev().find_map(|at| activity(&paths[at]));
+    let of_label = |at: &usize| classes[*at] == Class::Run(label) && tells(at);
+    let told_by = (begin..end).rev().find(of_label).or_else(|| (begin..end).rev().find(tells));
     let does = if bare_wait { said.or(Some("parked")) } else { said };
     // What is not waiting keeps the frame of the C library: it says more.
     let end = if does == Some("parked") { kernel } else { end };
-    Some(Leaf { begin, end, label, does })
+    Some(Leaf { begin, end, label, does, told_by })
 }
 
 /// What a function of the runtime is there for, where that can be told.

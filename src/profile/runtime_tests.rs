@@ -91,6 +91,22 @@ fn what_is_left_is_what_the_thread_does() {
             ),
             "[thread start];[tokio];app::f_[i]",
         ),
+        // As names come from line tables, of a program whose `main` is known.
+        (
+            String::from(
+                "_start;__libc_start_main_impl;__libc_start_call_main;main;lang_start<()>;std::rt::lang_start_internal;std::panic::catch_unwind;core::ops::function::call_once;app::main;tokio::runtime::runtime::block_on;std::thread::local::try_with;std::thread::local::with;tokio::task::local::poll;tracing::instrument::poll;app::serve",
+            ),
+            "[thread start];app::main;[tokio];app::serve",
+        ),
+        (
+            String::from("__libc_start_main_impl;main;__rust_begin_short_backtrace;app::main;f"),
+            "[thread start];app::main;f",
+        ),
+        // What stands between frames of the program is the program's.
+        (
+            String::from("app::f;std::thread::local::with;app::g;tracing::instrument::poll;app::h"),
+            "app::f;std::thread::local::with;app::g;tracing::instrument::poll;app::h",
+        ),
         // No runtime, and names that only look like one.
         (
             String::from("__libc_start_call_main;main;run;epoll_wait;ep_poll_[k]"),
@@ -139,10 +155,12 @@ fn what_is_generic_is_no_part_of_a_path() {
 
 /// Frames of all sorts, those that are already folded among them.
 fn frame() -> impl Strategy<Value = String> {
-    const FRAMES: [&str; 22] = [
+    const FRAMES: [&str; 24] = [
         "start_thread",
         "main",
         "std::rt::lang_start",
+        "app::main",
+        "std::thread::local::with",
         "core::ops::function::FnOnce::call_once",
         "tokio::runtime::x",
         "tokio::runtime::park::Parker::park",

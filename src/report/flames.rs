@@ -213,6 +213,8 @@ const fn how(kind: Kind) -> &'static str {
     }
 }
 
+/// With fewer samples on a side, shares say little.
+const SAMPLES_MIN: u64 = 200;
 const HOW_DIFFERENCE: &str = "As wide as in the stall. Red: more of it than before, blue: less, white: \
     as before; a ★ and a dark edge: only in the stall. Both totals are made equal, and the colour is of \
     a frame’s own samples; what is gone from the stall stands in the table.";
@@ -286,13 +288,19 @@ fn difference(healthy: &[Window<'_>], stalled: &[Window<'_>], bytes_max: usize) 
     let (drawing, script) =
         drawing(drawn, &label, Look::Difference, Kind::Cpu, &change_table(&changes));
     let body = html! {
-        p.hint { (HOW_DIFFERENCE) }
+        p.hint { (HOW_DIFFERENCE) @if let Some(few) = few(&before, &after) { " " (few) } }
         (drawing)
         (notes(stalled, before.bad_lines + after.bad_lines))
     };
     let [of, to] = [&after, &before].map(|folded| plural(folded.samples, "sample", "samples"));
     let scope = format!("{of} in the stall against {to} before, {}", maker(stalled));
     Tab { id: "flame-difference", name: "Difference", title, scope, body, script }
+}
+
+/// Said where shares on two sides are no more than a hint.
+pub(super) fn few(before: &Folded, after: &Folded) -> Option<&'static str> {
+    (before.samples.min(after.samples) < SAMPLES_MIN)
+        .then_some("There are few samples on a side: differences of some points may be chance.")
 }
 
 /// The drawing with its lists, or in words why there is none.

@@ -8,6 +8,7 @@ use super::text::{count, duration_ms, offset, plural, sentence, shown};
 use super::threads::{rank, role, state_letter};
 use crate::diagnose::verdict::Value;
 use crate::model::ThreadRole;
+use crate::profile::shorten::{Part, parts, whereabouts};
 use crate::profile::stacks::{Space, StackFrame, ThreadStack, ThreadStacks};
 
 /// Threads whose stacks are shown.
@@ -103,25 +104,51 @@ fn doing(thread: &ThreadStack) -> String {
 
 fn frames(thread: &ThreadStack) -> Markup {
     let undrawn = thread.frames.len().saturating_sub(FRAMES_MAX);
+    let drawn = &thread.frames[..thread.frames.len() - undrawn];
+    let mut number = 0;
+    let rows = parts(drawn).into_iter().map(|part| {
+        let first = number + 1;
+        match part {
+            Part::Frame(frame) => {
+                number += 1;
+                frame_row(first, frame)
+            }
+            Part::Run { title, frames } => {
+                number += frames.len();
+                run_row(first, &title, frames)
+            }
+        }
+    });
     html! {
         ol.frames {
-            @for frame in thread.frames.iter().take(FRAMES_MAX) { (frame_row(frame)) }
+            @for row in rows { (row) }
             @if undrawn > 0 { li.none { (count(undrawn as u64)) " more frames" } }
         }
     }
 }
 
-fn frame_row(frame: &StackFrame) -> Markup {
-    let in_program = frame.space == Space::User;
-    let place = frame.place.as_ref().or(frame.module.as_ref().filter(|_| in_program));
+/// The runtime's frames in a row, behind one line.
+fn run_row(first: usize, title: &str, run: &[StackFrame]) -> Markup {
     html! {
-        li.kernel[frame.space == Space::Kernel].guessed[frame.guessed].inlined[frame.inlined] {
+        li.run {
+            details {
+                summary { (title) }
+                ol.frames { @for (at, frame) in run.iter().enumerate() { (frame_row(first + at, frame)) } }
+            }
+        }
+    }
+}
+
+/// Numbered by hand: a counter of the style sheet does not count what is folded.
+fn frame_row(number: usize, frame: &StackFrame) -> Markup {
+    html! {
+        li.kernel[frame.space == Space::Kernel].guessed[frame.guessed].inlined[frame.inlined] value=(number) {
             span {
                 code { (shown(&frame.function)) }
                 @if frame.space == Space::Kernel { " " span.mark { "kernel" } }
                 @if frame.inlined { " " span.mark { "inlined" } }
                 @if frame.guessed { " " span.mark { "guessed" } }
-                @if let Some(place) = place { " " span.place { (shown(place)) } }
+                @if let Some(place) = whereabouts(frame) { " " span.place { (shown(&place)) } }
             }
         }
     }

@@ -100,9 +100,10 @@ fn figure(spec: &Spec, tracks: &[Track<'_>; 2], axis: &Axis) -> Option<Markup> {
     let lines = tracks.each_ref().map(|track| track.points(spec));
     let greatest = |points: &Vec<Point>| points.iter().filter_map(|p| p.1).reduce(f64::max);
     let max = lines.iter().filter_map(greatest).reduce(f64::max)?;
-    let top = chart::nice_ceiling(max);
-    // The scale says what the table says: bytes as MiB.
-    let shown_top = if spec.unit == "bytes" { top / f64::from(1 << 20) } else { top };
+    // The scale says what the table says, in round numbers: bytes as MiB.
+    let shown_unit = if spec.unit == "bytes" { f64::from(1 << 20) } else { 1.0 };
+    let shown_top = chart::nice_ceiling(max / shown_unit);
+    let top = shown_top * shown_unit;
     let stalls = [("stall-a", "0", &tracks[0]), ("stall-b", "50%", &tracks[1])];
     Some(html! {
         figure.lane {
@@ -170,7 +171,7 @@ fn time_axis(axis: &Axis, zero_ns: u64, zero: &str) -> Markup {
     let seconds = number(axis.end_ns as f64 / 1e9);
     html! {
         div.lane.time {
-            span.side {}
+            div.side {}
             span {}
             svg.plot width="100%" height="20" role="img"
                 aria-label=(format!("Time axis of {seconds} s, relative to the {zero} of each run")) {

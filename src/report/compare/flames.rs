@@ -8,11 +8,10 @@ use crate::profile::flame::{self, Drawn, Flame, SVG_BYTES_MAX};
 use crate::profile::stacks::Kind;
 use crate::report::figures::profiles::{self, Group, Share};
 use crate::report::flame_doc::{self, Look, script};
+use crate::report::flames;
 use crate::report::markdown::measured::points;
 use crate::report::text::{count, duration_ns, sentence};
 
-/// With fewer samples on a side, shares say little.
-const SAMPLES_MIN: u64 = 200;
 /// Flamegraphs drawn.
 const FLAMES_MAX: usize = 6;
 /// Functions listed per table.
@@ -97,9 +96,7 @@ pub(super) fn scope(pair: &Pair<'_>) -> String {
 
 /// Said where shares are no more than a hint.
 pub(super) fn few(pair: &Pair<'_>) -> Option<&'static str> {
-    let samples = pair.a.folded.samples.min(pair.b.folded.samples);
-    (pair.a.kind == Kind::Cpu && samples < SAMPLES_MIN)
-        .then_some("There are few samples on a side: differences of some points may be chance.")
+    (pair.a.kind == Kind::Cpu).then(|| flames::few(&pair.a.folded, &pair.b.folded)).flatten()
 }
 
 /// Which side burnt nothing: a finding, not a fault of the profile.

@@ -7,6 +7,7 @@ use stallscope_probes::{Absence, Reading};
 use super::text::{escaped, fenced, heading, table_head, table_row};
 use crate::model::answers::waiting;
 use crate::model::{Model, StallShare, ThreadModel};
+use crate::profile::shorten::{Part, parts, whereabouts};
 use crate::profile::stacks::{Space, StackFrame, ThreadStack};
 use crate::report::facts::{Episode, Facts};
 use crate::report::figures::stacks;
@@ -15,7 +16,7 @@ use crate::report::{rings, threads};
 
 /// Different stacks shown of one look.
 const STACKS_MAX: usize = 16;
-/// Frames shown per stack, the innermost first.
+/// Lines shown per stack, the innermost first: a frame, or a run of the runtime's.
 const FRAMES_MAX: usize = 40;
 /// Threads named above one stack.
 const NAMES_MAX: usize = 8;
@@ -86,12 +87,18 @@ pub(super) fn stacks(out: &mut String, facts: &Facts<'_>) {
         let at = offset(look.stacks.at_ns, facts.zero_ns());
         let _ = writeln!(out, "### {}, {at}\n", look.title);
         let stacks = look.stacks.threads.iter().map(|thread| {
-            let frames = thread.frames.iter().map(frame).collect();
-            (who(thread), frames)
+            let line = |part: &Part<'_>| match part {
+                Part::Frame(of) => frame(of),
+                Part::Run { title, .. } => title.clone(),
+            };
+            (who(thread), parts(&thread.frames).iter().map(line).collect())
         });
         grouped(out, stacks.collect());
         for note in &look.stacks.notes {
             let _ = writeln!(out, "- Not seen: {}", escaped(&sentence(note)));
+        }
+        if !look.stacks.notes.is_empty() {
+            out.push('\n');
         }
     }
     match threads::fullest(facts) {
@@ -127,11 +134,8 @@ fn who(thread: &ThreadStack) -> String {
 
 fn frame(frame: &StackFrame) -> String {
     let mut text = shown(&frame.function);
-    if let Some(module) = &frame.module {
-        let _ = write!(text, "  {}", shown(module));
-    }
-    if let Some(place) = &frame.place {
-        let _ = write!(text, "  {}", shown(place));
+    if let Some(place) = whereabouts(frame) {
+        let _ = write!(text, "  {}", shown(&place));
     }
     let marks = [
         (frame.space == Space::Kernel, "  [kernel]"),
