@@ -298,7 +298,7 @@ fn flamegraphs_zoom_and_search_by_pointer_and_by_keyboard() {
         let hidden = "document.querySelectorAll('#frames g.hide').length";
         browser.script(
             "[...document.querySelectorAll('#frames g[tabindex]')]\
-             .find(g => g.getAttribute('aria-label').includes('yield_now')).focus()",
+             .find(g => g.getAttribute('aria-label').includes('tokio: yield')).focus()",
         );
         browser.keys(ENTER);
         browser.wait(&format!("{hidden} > 0"));
@@ -308,7 +308,7 @@ fn flamegraphs_zoom_and_search_by_pointer_and_by_keyboard() {
         // Zoom by pointer.
         browser.script(
             "[...document.querySelectorAll('#frames g')]\
-             .find(g => g.querySelector('title').textContent.includes('yield_now'))\
+             .find(g => g.querySelector('title').textContent.includes('tokio: yield'))\
              .querySelector('rect').dispatchEvent(new MouseEvent('click', { bubbles: true }))",
         );
         browser.wait(&format!("{hidden} > 0"));
