@@ -5,6 +5,7 @@
 //! names are had.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use blazesym::helper::read_elf_build_id;
@@ -132,7 +133,7 @@ impl Symbols {
         let path = code::path_to_open(&self.proc_root, self.pid, mapping);
         if let (Reading::Got(path), false) = (&path, self.build_ids.contains_key(mapping.name())) {
             let id = read_elf_build_id(path).ok().flatten();
-            let id = id.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect());
+            let id = id.map(|id| hexadecimal(&id));
             self.build_ids.insert(mapping.name().to_owned(), id);
         }
         let source = path.map(|path| Source::Elf(Elf::new(path)));
@@ -174,6 +175,14 @@ impl Symbols {
         };
         addresses.iter().enumerate().map(place).collect()
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The functions at an address, the outer ones first. Each is given the line that is executed in
