@@ -16,6 +16,7 @@ const POLL: &str = "tokio::runtime::scheduler::multi_thread::worker::Context::ru
 const URING: &str = "tokio_uring::runtime::Runtime::block_on;tokio::runtime::runtime::Runtime::block_on;tokio::runtime::scheduler::current_thread::CoreGuard::enter;std::thread::local::LocalKey<T>::try_with;tokio::runtime::context::scoped::Scoped<T>::set";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of stacks")]
 fn what_is_left_is_what_the_thread_does() {
     let cases = [
         // A task that holds the thread.
