@@ -127,12 +127,11 @@ fn a_blocking_flush_is_where_the_runtime_waits() {
     let incident = stall("kafka-flush-on-runtime");
     let stalled = stacks(&incident, Kind::OffCpu, Phase::Stalled);
     let flush = |stack: &str| stack.contains("producer::base_producer::flush");
-    let by_thread = stalled.by_thread();
-    let guilty = stalled.stacks.keys().find(|stack| flush(stack));
-    let guilty = guilty.unwrap_or_else(|| panic!("{by_thread:?} {:#?}", stalled.lines(20)));
-    assert!(!guilty.starts_with("rdk:"), "a thread of the program flushes: {guilty}");
-    let healthy = stacks(&incident, Kind::OffCpu, Phase::Healthy);
-    assert!(share(&healthy, flush) < WRONG_SIDE_MAX, "{:#?}", healthy.lines(20));
+    // In healthy time it flushes too, for every request, and comes back.
+    let runtime = |stack: &str| stack.starts_with("stallscope;");
+    let of_runtime = share(&stalled, runtime);
+    let flushing = share(&stalled, |stack| runtime(stack) && flush(stack));
+    assert!(of_runtime > 0.0 && flushing / of_runtime > 0.8, "{:#?}", stalled.lines(20));
 }
 
 fn names(stack: &ThreadStack) -> impl Iterator<Item = &str> {
