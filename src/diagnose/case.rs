@@ -9,7 +9,7 @@ use crate::detect::Onset;
 use crate::detect::thresholds::Thresholds;
 use crate::model::threads::{Doing, doing};
 use crate::model::tiers::Tier;
-use crate::model::{Model, PeerModel, ThreadModel, syscall};
+use crate::model::{Model, PeerModel, RingModel, ThreadModel, syscall};
 
 /// A stall to be explained.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,9 @@ const JUDGED_LONG_NS: u64 = 3_000_000_000;
 /// The onset may be the server's own record of its last progress: for a moment after it, heads
 /// still move and threads still wake with what was under way.
 const SETTLED_NS: u64 = 150_000_000;
+/// A queue whose head has stood still for so long is frozen, even where the judged ticks begin
+/// earlier: an onset that is dated a little too early brings ticks in which all was well.
+const FROZEN_NS: u64 = 400_000_000;
 
 /// A thread over the judged ticks.
 #[derive(Debug, Clone)]
@@ -65,9 +68,10 @@ pub struct RingSpan<'a> {
     pub last: &'a RingState,
     /// Good reads.
     pub reads: usize,
-    /// Entries waited unsubmitted in every read, and the head never moved.
+    /// Entries have waited unsubmitted in every read, for [`FROZEN_NS`] at least, and the head has
+    /// not moved.
     pub sq_frozen: bool,
-    /// Completions waited unreaped in every read, and the head never moved.
+    /// Completions have waited unreaped, likewise.
     pub cq_frozen: bool,
     /// The head of the CQ never moved.
     pub cq_still: bool,
@@ -145,25 +149,40 @@ impl<'a> Case<'a> {
     }
 
     fn ring_span(&self, fd: i32) -> Option<RingSpan<'a>> {
+        // A read is carried along until the next: one of before the onset says nothing of after it.
+        let settled_ns = self.onset.at_ns.saturating_add(SETTLED_NS);
         let good = |model: &'a Arc<Model>| {
-            let ring = model.ring(fd)?;
-            Some((ring.tier(), ring.state.got()?))
+            let ring = model.ring(fd).filter(|ring| ring.at_ns > settled_ns)?;
+            Some((ring, (ring.at_ns, ring.state.got()?)))
         };
-        let judged = self.judged().iter().filter_map(good);
-        let (tiers, reads): (Vec<Tier>, Vec<&RingState>) = judged.unzip();
-        let (tier, last) = (*tiers.last()?, *reads.last()?);
-        let sq_still = reads.iter().all(|read| read.sq_head == last.sq_head);
-        let cq_still = reads.iter().all(|read| read.cq_head == last.cq_head);
+        let (rings, reads): (Vec<&RingModel>, Vec<(u64, &RingState)>) =
+            self.judged().iter().filter_map(good).unzip();
+        let (tier, (_, last)) = (rings.last()?.tier(), *reads.last()?);
+        let unsubmitted = |read: &RingState| read.sq_pending() > 0 && read.sq_head == last.sq_head;
+        let unreaped = |read: &RingState| read.cq_pending() > 0 && read.cq_head == last.cq_head;
         Some(RingSpan {
             fd,
             tier,
             last,
             reads: reads.len(),
-            sq_frozen: sq_still && reads.iter().all(|read| read.sq_pending() > 0),
-            cq_frozen: cq_still && reads.iter().all(|read| read.cq_pending() > 0),
-            cq_still,
-            cq_posting: reads.iter().any(|read| read.cq_tail != last.cq_tail),
+            sq_frozen: is_frozen(&reads, unsubmitted),
+            cq_frozen: is_frozen(&reads, unreaped),
+            cq_still: reads.iter().all(|(_, read)| read.cq_head == last.cq_head),
+            cq_posting: reads.iter().any(|(_, read)| read.cq_tail != last.cq_tail),
         })
+    }
+
+    /// Rings of the process that gave no good read in the judged ticks, or, where not even those
+    /// could be told, why.
+    pub fn unread_rings(&self) -> Option<String> {
+        let rings = &self.last()?.rings;
+        if let Some(absence) = rings.absence() {
+            return Some(absence.detail.clone());
+        }
+        let unread = |ring: &&RingModel| self.ring_span(ring.fd).is_none();
+        let ring = rings.got()?.iter().find(unread)?;
+        let why = ring.state.absence().map_or("no good read", |absence| &absence.detail);
+        Some(format!("ring {}: {why}", ring.fd))
     }
 
     /// Reads of the operations in flight since the onset, each once: ring, instant, operations of
@@ -231,6 +250,15 @@ impl<'a> Case<'a> {
             since_ns: self.since(|model| model.queued().map(|queued| queued > 0)),
         })
     }
+}
+
+/// Whether it stands still in the last of these reads: in all of them, or for [`FROZEN_NS`].
+fn is_frozen(reads: &[(u64, &RingState)], still: impl Fn(&RingState) -> bool) -> bool {
+    let Some((last_ns, _)) = reads.last() else { return false };
+    let moved = reads.iter().rposition(|(_, read)| !still(read));
+    moved.is_none_or(|moved| {
+        reads.get(moved + 1).is_some_and(|(since_ns, _)| last_ns - since_ns >= FROZEN_NS)
+    })
 }
 
 /// Which operations wait, as the kernel names them.

@@ -99,7 +99,9 @@ fn judge(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Finding {
         ));
     }
     let computes = share <= case.weights.computing_kernel_share_max;
-    let sure = ticks >= TICKS_SURE && (computes || unreaped.is_some());
+    // A loop that turns and does not submit looks the same, but for its ring.
+    let unread = case.unread_rings();
+    let sure = ticks >= TICKS_SURE && (unreaped.is_some() || (computes && unread.is_none()));
     let confidence = if sure { Confidence::Certain } else { Confidence::Likely };
     let since_ns = case.since(|model| {
         let thread = model.thread(tid)?;
@@ -138,4 +140,86 @@ fn judge(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Finding {
         ),
         evidence,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use stallscope_probes::sample::{RingSource, RingState};
+    use stallscope_probes::{Reading, Why};
+
+    use super::super::fixtures::Expect::{Excluded, Fits};
+    use super::super::fixtures::{ONSET, PID, Story, TICK_NS, at_ns, change_thread, hold, spin};
+    use super::*;
+    use crate::detect::StallKind;
+    use crate::model::{Model, RingModel};
+
+    /// The loop's thread computes, in user mode only.
+    fn computing() -> Story {
+        Story::new(StallKind::Stopped).stalled(|since, model| {
+            spin(model);
+            change_thread(model, PID, |thread| thread.utime_ticks += 10 * since as u64);
+        })
+    }
+
+    fn with_ring(model: &mut Model, read_ns: u64, state: Reading<RingState>) {
+        let absent = || Reading::absent(Why::NotSampled, "not asked for");
+        let ring = RingModel {
+            fd: 5,
+            at_ns: read_ns,
+            source: RingSource::Memory { confirmed: true },
+            state,
+            armed: Reading::absent(Why::NotSampled, "not asked for"),
+            submissions_per_s: absent(),
+            completions_per_s: absent(),
+        };
+        model.rings = Reading::Got(Arc::from([ring]));
+    }
+
+    /// `entries` wait since `moves` ticks after the onset; until then all that is prepared is taken.
+    fn unsubmitted(moves: usize, entries: u32) -> Story {
+        computing().stalled(move |since, model| {
+            let sq_head = since.min(moves) as u32;
+            let pending = if since < moves { 0 } else { entries };
+            let state = RingState {
+                sq_head,
+                sq_tail: sq_head + pending,
+                cq_tail: 7,
+                cq_head: 7,
+                ..RingState::default()
+            };
+            with_ring(model, model.at_ns, Reading::Got(state));
+        })
+    }
+
+    #[test]
+    fn a_loop_that_does_not_submit_is_told_by_its_ring_or_not_surely() {
+        let locked = |_: usize, model: &mut Model| {
+            with_ring(model, model.at_ns, Reading::absent(Why::Locked, "the ring was locked"));
+        };
+        let stale = |_: usize, model: &mut Model| {
+            with_ring(model, at_ns(ONSET) - TICK_NS, Reading::Got(RingState::default()));
+        };
+        hold(
+            examine,
+            vec![
+                ("no ring", computing(), Fits(Confidence::Certain, "computes without a pause")),
+                (
+                    "an unread ring",
+                    computing().stalled(locked),
+                    Fits(Confidence::Likely, "computes"),
+                ),
+                (
+                    "a read of before",
+                    computing().stalled(stale),
+                    Fits(Confidence::Likely, "computes"),
+                ),
+                ("a ring at rest", unsubmitted(0, 0), Fits(Confidence::Certain, "computes")),
+                ("entries since the onset", unsubmitted(0, 9), Excluded("its loop turns")),
+                // Within the judged second all was well yet.
+                ("entries since later", unsubmitted(24, 9), Excluded("its loop turns")),
+            ],
+        );
+    }
 }
