@@ -159,7 +159,7 @@ fn render(lines: &[String], unit: Unit, width_percent_min: f64) -> std::io::Resu
 
 /// Cuts the script, the style sheet and the load handler out of the renderer's SVG. All of them
 /// stand before the first frame, so names of functions cannot be mistaken for them.
-pub(crate) fn take_apart(svg: &str, width_percent_min: f64) -> Result<Flame, FlameError> {
+fn take_apart(svg: &str, width_percent_min: f64) -> Result<Flame, FlameError> {
     let start = svg.find("<svg ").ok_or(FlameError::Shape("svg element"))?;
     let svg = svg.get(start..).ok_or(FlameError::Shape("svg element"))?;
     let (svg, script) =

@@ -18,6 +18,16 @@ pub enum Kind {
     Wall,
 }
 
+impl Kind {
+    /// What a count in folded text of this kind is.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Cpu => "samples",
+            Self::OffCpu | Self::Wall => "µs",
+        }
+    }
+}
+
 /// Who made a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -26,21 +26,13 @@ pub fn draw(
     options.colors = Palette::Multi(MultiPalette::Rust);
     options.deterministic = true;
     options.min_width = 0.05;
-    unit(kind).clone_into(&mut options.count_name);
+    kind.unit().clone_into(&mut options.count_name);
     options.name_type = String::new();
     options.text_truncate_direction = TextTruncateDirection::Right;
     let mut svg = Vec::new();
     from_lines(&mut options, folded.lines(STACKS_MAX).iter().map(String::as_str), &mut svg)
         .map_err(|source| FlameError::Render { samples: folded.samples, source })?;
     Ok(svg)
-}
-
-/// What a count in folded text of this kind is.
-pub const fn unit(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Cpu => "samples",
-        Kind::OffCpu | Kind::Wall => "µs",
-    }
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ pub fn json(profile: &Profile, seen: &Folded) -> Value {
     };
     json!({
         "kind": profile.kind,
-        "unit": super::svg::unit(profile.kind).replace('µ', "u"),
+        "unit": profile.kind.unit().replace('µ', "u"),
         "seconds": profile.length_ns() as f64 / 1e9,
         "hz": profile.hz,
         "samples": profile.samples.len(),

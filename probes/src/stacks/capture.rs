@@ -39,6 +39,8 @@ const PAUSE_NS: u64 = 5_000_000_000;
 const LOOK_AFTER_NS: u64 = 30_000_000;
 /// Such looks at one call of [`Capture::look_at_sleepers`].
 pub const LOOKS_MAX: usize = 16;
+/// Stretches without a look at switches that are remembered: far more than a profile spans.
+const BLIND_MAX: usize = 64;
 /// Records held back because those of another CPU may be older.
 const PENDING_MAX: usize = 200_000;
 /// Unknown code makes the mappings be read again, so often at most, ns.
@@ -81,6 +83,10 @@ pub struct Losses {
     pub blind: Vec<(u64, u64)>,
     /// Frames of the kernel are not permitted.
     pub no_kernel: bool,
+    /// Switches of threads that were not followed, because there are too many.
+    pub switches: u64,
+    /// Why the mappings could not be read again, when that was last tried in vain.
+    pub mappings: Option<Absence>,
 }
 
 /// Catches the stacks of one process.
@@ -249,6 +255,7 @@ impl Capture {
             switched += u64::from(matches!(what, What::Out { .. }));
             caught.extend(self.follow.heed(tid, at_ns, what));
         }
+        self.losses.switches = self.follow.left_out;
         self.bound_switches(now_ns, switched);
         caught
     }
@@ -312,8 +319,12 @@ impl Capture {
     }
 
     fn refresh(&mut self, now_ns: u64) {
-        // A target that is gone has no mappings: those known are kept, for what is still in the rings.
-        let _ = self.unwinder.refresh();
+        // Those known are kept, for what is still in the rings; a target that is gone has none.
+        if let Reading::Absent(absence) = self.unwinder.refresh()
+            && absence.why != Why::Gone
+        {
+            self.losses.mappings = Some(absence);
+        }
         self.stale = false;
         self.refreshed_ns = now_ns;
     }
@@ -355,6 +366,8 @@ impl Capture {
                 Some((_, end)) if now_ns.saturating_sub(*end) < 2 * WINDOW_NS => *end = u64::MAX,
                 _ => self.losses.blind.push((now_ns, u64::MAX)),
             }
+            let surplus = self.losses.blind.len().saturating_sub(BLIND_MAX);
+            self.losses.blind.drain(..surplus);
         }
     }
 

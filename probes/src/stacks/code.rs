@@ -103,13 +103,8 @@ fn parse_line(line: &str) -> Option<Mapping> {
     let (major, minor) = (hex(major)? as u32, hex(minor)? as u32);
     let (start, end) = (hex(start)?, hex(end)?);
     let file = (major, minor, inode.parse().ok()?);
-    (start < end).then(|| Mapping {
-        start,
-        end,
-        offset: hex(&offset).unwrap_or_default(),
-        file,
-        path: rest.trim_start().to_owned(),
-    })
+    let offset = hex(&offset)?;
+    (start < end).then(|| Mapping { start, end, offset, file, path: rest.trim_start().to_owned() })
 }
 
 /// A path by which the watcher can open the file behind a mapping: the target's own view of its
@@ -157,13 +152,18 @@ pub fn tables(path: &Path, mapping: &Mapping) -> Reading<Tables> {
         Reading::Got(file) => file,
         Reading::Absent(absence) => return Reading::Absent(absence),
     };
-    parse_tables(file, mapping).map_or_else(
-        |error| Reading::absent(Why::Malformed, format!("{}: {error}", mapping.name())),
-        Reading::Got,
-    )
+    match parse_tables(file, mapping) {
+        Ok(Some(tables)) => Reading::Got(tables),
+        Ok(None) => Reading::absent(
+            Why::Malformed,
+            format!("{}: no segment with code lies where it is mapped", mapping.name()),
+        ),
+        Err(error) => Reading::absent(Why::Malformed, format!("{}: {error}", mapping.name())),
+    }
 }
 
-fn parse_tables(file: File, mapping: &Mapping) -> Result<Tables, object::Error> {
+/// `None`: the file is not the one that was mapped, or its headers lie.
+fn parse_tables(file: File, mapping: &Mapping) -> Result<Option<Tables>, object::Error> {
     let cache = ReadCache::new(BufReader::new(file));
     let elf = ElfFile64::<Endianness, _>::parse(&cache)?;
     let endian = elf.endian();
@@ -182,8 +182,8 @@ fn parse_tables(file: File, mapping: &Mapping) -> Result<Tables, object::Error> 
                     header.p_vaddr(endian).wrapping_add(mapping.offset).wrapping_sub(offset);
                 mapping.start.wrapping_sub(address)
             })
-        })
-        .unwrap_or(mapping.start.wrapping_sub(mapping.offset));
+        });
+    let Some(bias) = bias else { return Ok(None) };
     let section = |name: &str| elf.section_by_name(name);
     let range = |name: &str| {
         section(name).map(|section| section.address()..section.address() + section.size())
@@ -192,7 +192,7 @@ fn parse_tables(file: File, mapping: &Mapping) -> Result<Tables, object::Error> 
         let section = section(name).filter(|section| section.size() <= SECTION_BYTES_MAX)?;
         section.data().ok().map(<[u8]>::to_vec)
     };
-    Ok(Tables {
+    Ok(Some(Tables {
         sections: ExplicitModuleSectionInfo {
             base_svma: 0,
             text_svma: range(".text"),
@@ -204,7 +204,7 @@ fn parse_tables(file: File, mapping: &Mapping) -> Result<Tables, object::Error> 
             ..ExplicitModuleSectionInfo::default()
         },
         bias,
-    })
+    }))
 }
 
 #[cfg(test)]

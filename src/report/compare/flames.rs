@@ -90,7 +90,7 @@ pub(super) fn scope(pair: &Pair<'_>) -> String {
     let of = |group: &Group, unit: &str| {
         format!("{}{unit} in {}", count(group.folded.samples), duration_ns(group.covered_ns))
     };
-    let unit = format!(" {}", profiles::unit(pair.a.kind));
+    let unit = format!(" {}", pair.a.kind.unit());
     format!("{} against {}", of(pair.a, &unit), of(pair.b, ""))
 }
 

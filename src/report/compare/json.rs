@@ -8,7 +8,7 @@ use super::conditions::Condition;
 use super::flames::{own, total};
 use super::sides::{Comparison, Pair, Side};
 use super::words;
-use crate::report::figures::profiles::{Share, unit};
+use crate::report::figures::profiles::Share;
 use crate::report::json::{rounded, run, spread};
 use crate::watch;
 
@@ -88,7 +88,7 @@ fn profile(pair: &Pair<'_>) -> Json {
         "kind": pair.a.kind,
         "maker": pair.a.maker,
         "phase": pair.a.phase.id(),
-        "unit": unit(pair.a.kind),
+        "unit": pair.a.kind.unit(),
         "a_count": pair.a.folded.samples,
         "b_count": pair.b.folded.samples,
         "self": shares(own(pair)),

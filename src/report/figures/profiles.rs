@@ -57,14 +57,6 @@ pub(in crate::report) const fn maker_name(maker: Maker) -> &'static str {
     }
 }
 
-/// The unit of the counts.
-pub(in crate::report) const fn unit(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Cpu => "samples",
-        Kind::OffCpu | Kind::Wall => "µs",
-    }
-}
-
 /// All groups that have a window, by kind, maker and phase.
 pub(in crate::report) fn groups(facts: &Facts<'_>) -> Vec<Group> {
     let profiles = &facts.incident.profiles;

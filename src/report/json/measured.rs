@@ -118,7 +118,7 @@ fn profile(facts: &Facts<'_>, group: &Group) -> Json {
         "covered_ms": (group.covered_ns as f64 / 1e6).round(),
         "windows": group.windows,
         "hz": hz,
-        "unit": profiles::unit(group.kind),
+        "unit": group.kind.unit(),
         "count": folded.samples,
         "bad_lines": folded.bad_lines,
         "notes": group.notes,

@@ -124,7 +124,7 @@ fn scope(group: &Group) -> String {
         duration_ns(group.covered_ns),
         plural(group.windows, "window", "windows"),
         count(group.folded.samples),
-        profiles::unit(group.kind),
+        group.kind.unit(),
     )
 }
 

@@ -160,6 +160,10 @@ fn sleeping(
             ending(walk.end)
         ),
     };
+    if let Reading::Absent(absence) = &asleep.kernel {
+        one.how.push_str("; no frames of the kernel: ");
+        one.how.push_str(&absence.detail);
+    }
     one.stack = Some(stack);
 }
 

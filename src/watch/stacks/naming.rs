@@ -80,7 +80,7 @@ fn notes(
         ));
     }
     if losses.records > 0 {
-        notes.push(format!("{} records were lost: the rings were full", losses.records));
+        notes.push(format!("{} records were lost so far: the rings were full", losses.records));
     }
     if losses.throttled > 0 {
         notes.push(format!(
@@ -93,6 +93,15 @@ fn notes(
     }
     if losses.threads > 0 {
         notes.push(format!("{} threads were left out: there are too many", losses.threads));
+    }
+    if losses.switches > 0 {
+        notes.push(format!(
+            "{} switches were left out so far: there are too many threads",
+            losses.switches
+        ));
+    }
+    if let Some(absence) = &losses.mappings {
+        notes.push(format!("code loaded since may have no names: {}", absence.detail));
     }
     let blind_ns: u64 = losses
         .blind
@@ -190,6 +199,8 @@ mod tests {
             threads: 4,
             blind: vec![(12 * S, 15 * S)],
             no_kernel: true,
+            switches: 5,
+            mappings: Some(Absence { why: Why::Gone, detail: String::from("no maps") }),
         };
         let sentences = told(&losses);
         let words = [
@@ -198,6 +209,8 @@ mod tests {
             "held samples back 2 times",
             "3 samples were left out",
             "4 threads were left out",
+            "5 switches were left out",
+            "code loaded since may have no names: no maps",
             "waits were not followed for 3.0 s of 10.0: there were more than 20000 switches",
         ];
         assert_eq!(sentences.len(), words.len(), "{sentences:#?}");
