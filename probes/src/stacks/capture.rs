@@ -1,6 +1,6 @@
 //! Catching the stacks of one process, as its threads run and wait.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,12 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::buffer::Buffer;
+use super::burden::Burden;
 use super::event::{self, Counts, Event, Extent};
 use super::follow::{Caught, Follow, StackId, Wait, What};
 use super::record::{self, Record, SampleRecord};
 use super::unwind::{End, Unwinder, Walk};
-use super::{RawStack, Stacks, asleep};
+use super::{RawStack, Stacks, asleep, cpus};
 use crate::files;
 use crate::reading::{Absence, Reading, Why};
 
@@ -31,10 +32,9 @@ const STACK_BYTES: u32 = 16 << 10;
 /// long each wait was is known all the same.
 const SWITCH_SAMPLES_PER_S: u64 = 400;
 const SWITCH_SAMPLES_ASKED_PER_S: u64 = 3_000;
-/// Switches followed a second. Each costs the target some 200 ns for the record: 0.4 % of a CPU.
-pub const SWITCHES_PER_S_MAX: u64 = 20_000;
-/// After too many switches they are not followed for this long, ns.
-const PAUSE_NS: u64 = 5_000_000_000;
+/// CPUs that are sampled as a whole while the target switches too often; with more of them, the
+/// samples of others would be too many.
+const CPUS_OF_ALL_MAX: usize = 64;
 /// A wait this long whose place was not sampled, or not to its end, is looked at from outside, ns.
 const LOOK_AFTER_NS: u64 = 30_000_000;
 /// Such looks at one call of [`Capture::look_at_sleepers`].
@@ -62,7 +62,8 @@ pub struct Ask {
 pub enum Waits {
     /// Not at all.
     No,
-    /// As long as that is cheap: not at all while there are very many.
+    /// As long as that is cheap: not at all while there are very many, and then no event stays bound
+    /// to the target's threads.
     Cheaply,
     /// Always.
     All,
@@ -81,6 +82,8 @@ pub struct Losses {
     pub threads: usize,
     /// Switches were not followed in these stretches, ns.
     pub blind: Vec<(u64, u64)>,
+    /// Nor was time on a CPU sampled: whole CPUs may not be, or are too many.
+    pub unsampled: Vec<(u64, u64)>,
     /// Frames of the kernel are not permitted.
     pub no_kernel: bool,
     /// Switches of threads that were not followed, because there are too many.
@@ -97,9 +100,14 @@ pub struct Capture {
     ask: Ask,
     clocks: Vec<Event>,
     switches: Vec<Event>,
+    /// Clocks of whole CPUs, which count while the target switches too often.
+    clocks_of_all: Vec<Event>,
     /// By the number in each sample: whether it is of the clock.
     is_clock: HashMap<u64, bool>,
     buffers: Vec<Buffer>,
+    cpus: Vec<i32>,
+    /// Where no clock of a whole CPU owns them: which of `clocks` owns the ring of each CPU.
+    owners: Vec<usize>,
     unwinder: Unwinder,
     stacks: Stacks,
     follow: Follow,
@@ -111,8 +119,7 @@ pub struct Capture {
     stale: bool,
     refreshed_ns: u64,
     begun_ns: u64,
-    counted: (u64, u64),
-    paused_until_ns: Option<u64>,
+    burden: Burden,
 }
 
 impl Capture {
@@ -132,8 +139,11 @@ impl Capture {
             ask,
             clocks: Vec::new(),
             switches: Vec::new(),
+            clocks_of_all: Vec::new(),
             is_clock: HashMap::new(),
             buffers: Vec::new(),
+            cpus: cpus::online(),
+            owners: Vec::new(),
             unwinder,
             stacks: Stacks::default(),
             follow: Follow::default(),
@@ -144,8 +154,7 @@ impl Capture {
             stale: false,
             refreshed_ns: now_ns,
             begun_ns: now_ns,
-            counted: (now_ns, 0),
-            paused_until_ns: None,
+            burden: Burden::default(),
         };
         match capture.open_all(now_ns) {
             Ok(()) => Reading::Got(capture),
@@ -153,25 +162,34 @@ impl Capture {
         }
     }
 
+    /// Opens what owns the rings, and then the events of the threads.
     fn open_all(&mut self, now_ns: u64) -> Result<(), Absence> {
+        let mut extent = Extent { kernel: true, stack_bytes: STACK_BYTES, threads_only: true };
+        // Refused to most users: then the first thread's clocks own the rings.
+        self.open_clocks_of_all(extent).ok();
+        self.open_threads(&mut extent, now_ns)?;
+        self.losses.no_kernel = !extent.kernel;
+        Ok(())
+    }
+
+    fn open_threads(&mut self, extent: &mut Extent, now_ns: u64) -> Result<(), Absence> {
         let pid = self.pid;
         let explain = |error: io::Error| explain(pid, &error);
-        let cpus = online_cpus();
-        let mut extent = Extent { kernel: true, stack_bytes: STACK_BYTES, threads_only: true };
-        let mut rings: Vec<usize> = Vec::new();
+        let cpus = self.cpus.len();
+        let mut bound: BTreeSet<i32> = BTreeSet::new();
+        self.losses.threads = 0;
         for _ in 0..ROUNDS_MAX {
             let tids = match threads(&self.proc_root, self.pid) {
                 Reading::Got(tids) => tids,
                 Reading::Absent(absence) => return Err(absence),
             };
-            let new: Vec<i32> =
-                tids.iter().copied().filter(|tid| !self.names.contains_key(tid)).collect();
+            let new: Vec<i32> = tids.iter().copied().filter(|tid| !bound.contains(tid)).collect();
             if new.is_empty() {
                 break;
             }
-            let room = EVENTS_MAX.saturating_sub(self.clocks.len() + self.switches.len());
-            let fit = room / (2 * cpus.len().max(1));
-            make_room_for_fds(2 * cpus.len() * new.len().min(fit));
+            let room = EVENTS_MAX.saturating_sub(self.events());
+            let fit = room / (2 * cpus);
+            make_room_for_fds(2 * cpus * new.len().min(fit));
             self.losses.threads += new.len().saturating_sub(fit);
             let per_s = match self.ask.waits {
                 Waits::No | Waits::Cheaply => SWITCH_SAMPLES_PER_S,
@@ -179,9 +197,11 @@ impl Capture {
             };
             let hz = (per_s / (tids.len() as u64).max(1)).clamp(4, 1_000);
             for (nth, tid) in new.into_iter().enumerate() {
-                self.names.insert(tid, name_of(&self.proc_root, self.pid, tid));
+                bound.insert(tid);
+                let name = name_of(&self.proc_root, self.pid, tid);
+                self.rename(tid, name);
                 if nth < fit {
-                    match self.open_thread(tid, &cpus, &mut rings, &mut extent, hz) {
+                    match self.open_thread(tid, extent, hz) {
                         // It ended while we looked.
                         Err(error) if is_errno(&error, Errno::SRCH) => {}
                         outcome => outcome.map_err(explain)?,
@@ -193,7 +213,6 @@ impl Capture {
         if self.clocks.is_empty() {
             return Err(explain(Errno::SRCH.into()));
         }
-        self.losses.no_kernel = !extent.kernel;
         for event in self.clocks.iter().chain(&self.switches) {
             event::enable(event).map_err(explain)?;
         }
@@ -201,36 +220,51 @@ impl Capture {
     }
 
     /// Opens the events of one thread on every CPU.
-    fn open_thread(
-        &mut self,
-        tid: i32,
-        cpus: &[i32],
-        rings: &mut Vec<usize>,
-        extent: &mut Extent,
-        hz: u64,
-    ) -> io::Result<()> {
-        let period_ns = 1_000_000_000 / u64::from(self.ask.hz.max(1));
-        for (nth, cpu) in cpus.iter().enumerate() {
-            let clock = open_as_permitted(tid, *cpu, Counts::CpuClock { period_ns }, extent)?;
+    fn open_thread(&mut self, tid: i32, extent: &mut Extent, hz: u64) -> io::Result<()> {
+        let period_ns = self.period_ns();
+        for nth in 0..self.cpus.len() {
+            let cpu = self.cpus[nth];
+            let clock = open_as_permitted(tid, cpu, Counts::CpuClock { period_ns }, extent)?;
             self.is_clock.insert(clock.id, true);
-            if let Some(ring) = rings.get(nth).and_then(|ring| self.clocks.get(*ring)) {
-                event::send_to(&clock, ring)?;
+            if self.buffers.len() > nth {
+                event::send_to(&clock, self.ring(nth))?;
             } else {
                 self.buffers.push(map_as_permitted(&clock)?);
-                rings.push(self.clocks.len());
+                self.owners.push(self.clocks.len());
             }
             self.clocks.push(clock);
             if self.ask.waits == Waits::No {
                 continue;
             }
-            let switch = open_as_permitted(tid, *cpu, Counts::Switches { hz }, extent)?;
+            let switch = open_as_permitted(tid, cpu, Counts::Switches { hz }, extent)?;
             self.is_clock.insert(switch.id, false);
-            if let Some(ring) = rings.get(nth).and_then(|ring| self.clocks.get(*ring)) {
-                event::send_to(&switch, ring)?;
-            }
+            event::send_to(&switch, self.ring(nth))?;
             self.switches.push(switch);
         }
         Ok(())
+    }
+
+    /// Opens clocks of whole CPUs, which own the rings and do not count yet.
+    fn open_clocks_of_all(&mut self, extent: Extent) -> io::Result<()> {
+        if self.cpus.len() > CPUS_OF_ALL_MAX {
+            return Ok(());
+        }
+        let counts = Counts::CpuClockOfAll { period_ns: self.period_ns() };
+        let open = |cpu: &i32| event::open(event::ALL_THREADS, *cpu, counts, extent);
+        let clocks: Vec<Event> = self.cpus.iter().map(open).collect::<io::Result<_>>()?;
+        self.buffers = clocks.iter().map(map_as_permitted).collect::<io::Result<_>>()?;
+        self.is_clock.extend(clocks.iter().map(|clock| (clock.id, true)));
+        self.clocks_of_all = clocks;
+        Ok(())
+    }
+
+    fn period_ns(&self) -> u64 {
+        1_000_000_000 / u64::from(self.ask.hz.max(1))
+    }
+
+    /// The clock that owns the ring of the nth CPU: of the CPU, or the first thread's.
+    fn ring(&self, nth: usize) -> &Event {
+        self.clocks_of_all.get(nth).unwrap_or_else(|| &self.clocks[self.owners[nth]])
     }
 
     /// What was caught until `now_ns`, oldest first. To be called several times a second.
@@ -249,14 +283,16 @@ impl Capture {
         pending.sort_by_key(|(at_ns, ..)| *at_ns);
         let later = pending.split_off(pending.partition_point(|(at_ns, ..)| *at_ns < now_ns));
         self.pending = later;
-        let mut switched = 0;
         let mut caught = Vec::with_capacity(pending.len());
         for (at_ns, tid, what) in pending {
-            switched += u64::from(matches!(what, What::Out { .. }));
             caught.extend(self.follow.heed(tid, at_ns, what));
         }
         self.losses.switches = self.follow.left_out;
-        self.bound_switches(now_ns, switched);
+        if self.ask.waits != Waits::All
+            && let Some(is_heavy) = self.burden.look(&self.proc_root, self.pid, now_ns)
+        {
+            self.spare(is_heavy, now_ns);
+        }
         caught
     }
 
@@ -329,46 +365,43 @@ impl Capture {
         self.refreshed_ns = now_ns;
     }
 
-    /// Ceases to follow switches where they come too fast, and begins again after a while.
-    fn bound_switches(&mut self, now_ns: u64, switched: u64) {
-        const WINDOW_NS: u64 = 500_000_000;
-        if self.ask.waits != Waits::Cheaply {
-            return;
-        }
-        if let Some(until_ns) = self.paused_until_ns {
-            if now_ns >= until_ns {
-                self.paused_until_ns = None;
-                self.counted = (now_ns, 0);
-                for event in &self.switches {
-                    event::enable(event).ok();
-                }
-                if let Some(last) = self.losses.blind.last_mut() {
-                    last.1 = now_ns;
-                }
+    /// Takes events off the target's threads where these switch too often, and puts them back when
+    /// they no longer do. Meanwhile whole CPUs are sampled, where that is permitted.
+    fn spare(&mut self, is_heavy: bool, now_ns: u64) {
+        let is_asked = self.ask.waits == Waits::No;
+        self.follow.lose_sight();
+        if self.clocks_of_all.is_empty() {
+            if is_asked {
+                return;
             }
-            return;
-        }
-        self.counted.1 += switched;
-        let passed_ns = now_ns.saturating_sub(self.counted.0);
-        if passed_ns < WINDOW_NS {
-            return;
-        }
-        let per_s = u128::from(self.counted.1) * 1_000_000_000 / u128::from(passed_ns);
-        self.counted = (now_ns, 0);
-        if per_s > u128::from(SWITCHES_PER_S_MAX) {
-            for event in &self.switches {
-                event::disable(event).ok();
+            // They own the rings, and so cannot be closed. An event that does not count costs less.
+            turn(&self.clocks, !is_heavy);
+            turn(&self.switches, !is_heavy);
+            mark(&mut self.losses.unsampled, is_heavy, now_ns);
+        } else if is_heavy {
+            self.let_go();
+            turn(&self.clocks_of_all, true);
+        } else {
+            let kernel = !self.losses.no_kernel;
+            let mut extent = Extent { kernel, stack_bytes: STACK_BYTES, threads_only: true };
+            if self.open_threads(&mut extent, now_ns).is_err() {
+                self.let_go();
+                self.burden.stays_heavy(now_ns);
+                return;
             }
-            self.follow.lose_sight();
-            self.paused_until_ns = Some(now_ns.saturating_add(PAUSE_NS));
-            match self.losses.blind.last_mut() {
-                // Hardly a look in between: the same stretch goes on.
-                Some((_, end)) if now_ns.saturating_sub(*end) < 2 * WINDOW_NS => *end = u64::MAX,
-                _ => self.losses.blind.push((now_ns, u64::MAX)),
-            }
-            let surplus = self.losses.blind.len().saturating_sub(BLIND_MAX);
-            self.losses.blind.drain(..surplus);
+            turn(&self.clocks_of_all, false);
         }
+        if !is_asked {
+            mark(&mut self.losses.blind, is_heavy, now_ns);
+        }
+    }
+
+    /// Closes the events of the threads.
+    fn let_go(&mut self) {
+        self.clocks.clear();
+        self.switches.clear();
+        let of_all: Vec<u64> = self.clocks_of_all.iter().map(|clock| clock.id).collect();
+        self.is_clock.retain(|id, _| of_all.contains(id));
     }
 
     /// Looks, without stopping them, at threads whose wait is long and whose place was not sampled,
@@ -448,7 +481,26 @@ impl Capture {
 
     /// Events that are open.
     pub fn events(&self) -> usize {
-        self.clocks.len() + self.switches.len()
+        self.clocks.len() + self.switches.len() + self.clocks_of_all.len()
+    }
+}
+
+/// Lets events count, or not. One whose thread has ended does not count either way.
+fn turn(events: &[Event], on: bool) {
+    let act = if on { event::enable } else { event::disable };
+    for event in events {
+        act(event).ok();
+    }
+}
+
+/// Begins a stretch, or ends the last one.
+fn mark(stretches: &mut Vec<(u64, u64)>, begins: bool, now_ns: u64) {
+    if begins {
+        stretches.push((now_ns, u64::MAX));
+        let surplus = stretches.len().saturating_sub(BLIND_MAX);
+        stretches.drain(..surplus);
+    } else if let Some((_, end_ns)) = stretches.last_mut() {
+        *end_ns = now_ns;
     }
 }
 
@@ -528,23 +580,6 @@ pub fn name_of(proc_root: &Path, pid: i32, tid: i32) -> String {
     name.unwrap_or_default()
 }
 
-/// The CPUs that are online, from a list such as `0-3,8`.
-fn online_cpus() -> Vec<i32> {
-    let text = files::read(Path::new("/sys/devices/system/cpu/online"), 4096);
-    let cpus = text.got().map(|bytes| parse_cpus(&String::from_utf8_lossy(bytes)));
-    cpus.filter(|cpus| !cpus.is_empty()).unwrap_or_else(|| vec![0])
-}
-
-fn parse_cpus(list: &str) -> Vec<i32> {
-    /// CPUs of the largest kernels (`CONFIG_NR_CPUS`).
-    const CPUS_MAX: usize = 8_192;
-    let ranges = list.trim().split(',').filter_map(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some(first.parse::<i32>().ok()?..=last.parse::<i32>().ok()?)
-    });
-    ranges.flatten().take(CPUS_MAX).collect()
-}
-
 /// Raises this process's soft limit of fds, as far as it may.
 fn make_room_for_fds(more: usize) {
     let limit = getrlimit(Resource::Nofile);
@@ -555,16 +590,4 @@ fn make_room_for_fds(more: usize) {
     };
     // Where it may not, opening will say so.
     setrlimit(Resource::Nofile, Rlimit { current, maximum: limit.maximum }).ok();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpus_come_in_ranges() {
-        assert_eq!(parse_cpus("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
-        assert!(parse_cpus("").is_empty() && parse_cpus("x-y").is_empty());
-        assert_eq!(parse_cpus("0-999999999").len(), 8_192);
-    }
 }

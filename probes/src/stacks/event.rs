@@ -29,6 +29,11 @@ pub enum Counts {
         /// Time between samples, ns.
         period_ns: u64,
     },
+    /// The same of a whole CPU that is not idle, whoever runs on it: nothing is bound to a thread.
+    CpuClockOfAll {
+        /// Time between samples, ns.
+        period_ns: u64,
+    },
     /// Switches away from the thread: a sample at each, but at `hz` a second about at most.
     Switches {
         /// Samples a second, of each thread on each CPU.
@@ -55,6 +60,9 @@ pub struct Event {
     /// `PERF_EVENT_IOC_ID`.
     pub id: u64,
 }
+
+/// Every thread, for [`open`]; needs `CAP_PERFMON` or `kernel.perf_event_paranoid` 0 or less.
+pub const ALL_THREADS: i32 = -1;
 
 /// Opens an event on thread `tid` while it is on `cpu`, not yet counting. It is inherited by
 /// threads that this one makes.
@@ -135,6 +143,13 @@ fn attr(counts: Counts, extent: Extent) -> perf_event_attr {
             attr.set_mmap2(1);
             attr.set_comm(1);
             attr.set_task(1);
+        }
+        Counts::CpuClockOfAll { period_ns } => {
+            attr.config = PERF_COUNT_SW_CPU_CLOCK.into();
+            attr.__bindgen_anon_1.sample_period = period_ns;
+            attr.set_exclude_idle(1);
+            attr.set_inherit(0);
+            attr.set_inherit_thread(0);
         }
         Counts::Switches { hz } => {
             attr.config = PERF_COUNT_SW_CONTEXT_SWITCHES.into();

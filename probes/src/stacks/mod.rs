@@ -7,19 +7,22 @@
 //! unwind          registers and a copy of the stack to return addresses
 //! search          the frame of a function of which the frame pointer is not known
 //! follow          records to stretches of running and waiting                             (pure)
+//! burden          how often it switches: whether events of its threads would be felt
 //! capture         all of these together, for one process
 //! asleep          the stack of a thread that sleeps, for which no event will come
 //! symbols         addresses to names
 //! ```
 //!
 //! Nothing here stops, signals or attaches to the target. A sample costs the target's thread a few
-//! microseconds (the kernel copies registers, the call chain and a piece of the stack); a switch a
-//! few hundred nanoseconds, which is why they are followed only as long as there are not too many.
+//! microseconds (the kernel copies registers, the call chain and a piece of the stack); each switch of a
+//! thread that has events about one, which is why there are none on threads that switch too often.
 
 pub mod asleep;
 mod buffer;
+pub mod burden;
 pub mod capture;
 pub mod code;
+mod cpus;
 mod event;
 pub mod follow;
 mod functions;

@@ -4,7 +4,7 @@
 //! code written at run time, kallsyms of the kernel. It maps the files it reads; drop this once the
 //! names are had.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,9 @@ use crate::reading::Reading;
 const NAMES_MAX: usize = 200_000;
 /// Longest name kept, bytes; those of generic closures reach kilobytes.
 const NAME_BYTES_MAX: usize = 1_024;
+
+/// Files of which it is remembered why they gave no names.
+const UNNAMED_MAX: usize = 64;
 
 /// One function at an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +58,7 @@ pub struct Symbols {
     kernel: HashMap<u64, Place>,
     /// GNU build ids of files, by the path that the target sees.
     build_ids: HashMap<String, Option<String>>,
+    unnamed: BTreeMap<String, String>,
 }
 
 impl Symbols {
@@ -68,7 +72,13 @@ impl Symbols {
             known: HashMap::new(),
             kernel: HashMap::new(),
             build_ids: HashMap::new(),
+            unnamed: BTreeMap::new(),
         }
+    }
+
+    /// Files in which no names could be looked for, and why; `[kernel]` for the kernel's.
+    pub const fn unnamed(&self) -> &BTreeMap<String, String> {
+        &self.unnamed
     }
 
     /// Finds what is not known yet of these addresses of the program.
@@ -100,7 +110,7 @@ impl Symbols {
         // kallsyms only: it is the running kernel's own, and there is no image to look for.
         let source = Source::Kernel(Kernel { vmlinux: MaybeDefault::None, ..Kernel::default() });
         let named = self.symbolizer.symbolize(&source, Input::AbsAddr(&new));
-        let named = named.unwrap_or_default();
+        let named = found(&mut self.unnamed, "[kernel]", named);
         for (nth, address) in new.iter().enumerate() {
             let functions = named.get(nth).and_then(Symbolized::as_sym).map(functions);
             let place = Place {
@@ -139,9 +149,13 @@ impl Symbols {
         let source = path.map(|path| Source::Elf(Elf::new(path)));
         let named = match &source {
             Reading::Got(source) => {
-                self.symbolizer.symbolize(source, Input::FileOffset(&offsets)).unwrap_or_default()
+                let named = self.symbolizer.symbolize(source, Input::FileOffset(&offsets));
+                found(&mut self.unnamed, mapping.name(), named)
             }
-            Reading::Absent(_) => Vec::new(),
+            Reading::Absent(absence) => {
+                note(&mut self.unnamed, mapping.name(), &absence.detail);
+                Vec::new()
+            }
         };
         let place = |(nth, offset): (usize, &u64)| {
             let sym = named.get(nth).and_then(Symbolized::as_sym);
@@ -155,15 +169,15 @@ impl Symbols {
     }
 
     /// Code without a file: the vDSO, or written at run time.
-    fn in_process(&self, mapping: Option<&Mapping>, addresses: &[u64]) -> Vec<Place> {
+    fn in_process(&mut self, mapping: Option<&Mapping>, addresses: &[u64]) -> Vec<Place> {
         let module =
             mapping.map(|mapping| mapping.name().to_owned()).filter(|name| !name.is_empty());
         let pid = u32::try_from(self.pid).ok().map(Pid::from);
-        let named = pid.and_then(|pid| {
+        let named = pid.map_or_else(Vec::new, |pid| {
             let source = Source::Process(Process::new(pid));
-            self.symbolizer.symbolize(&source, Input::AbsAddr(addresses)).ok()
+            let named = self.symbolizer.symbolize(&source, Input::AbsAddr(addresses));
+            found(&mut self.unnamed, module.as_deref().unwrap_or("code without a file"), named)
         });
-        let named = named.unwrap_or_default();
         let place = |(nth, address): (usize, &u64)| Place {
             module: module.clone(),
             address: *address,
@@ -174,6 +188,25 @@ impl Symbols {
                 .unwrap_or_default(),
         };
         addresses.iter().enumerate().map(place).collect()
+    }
+}
+
+/// What was found, or nothing and why.
+fn found<T>(
+    unnamed: &mut BTreeMap<String, String>,
+    file: &str,
+    found: Result<Vec<T>, blazesym::Error>,
+) -> Vec<T> {
+    found.unwrap_or_else(|error| {
+        // With its sources: the outer words only say what was tried.
+        note(unnamed, file, &format!("{error:#}"));
+        Vec::new()
+    })
+}
+
+fn note(unnamed: &mut BTreeMap<String, String>, file: &str, why: &str) {
+    if unnamed.len() < UNNAMED_MAX {
+        unnamed.insert(file.to_owned(), cut(why));
     }
 }
 

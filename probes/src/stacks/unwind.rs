@@ -21,6 +21,9 @@ use crate::reading::{Absence, Reading};
 /// Frames kept of one stack, of the innermost.
 pub const FRAMES_MAX: usize = 256;
 
+/// Files of which it is remembered why they have no tables.
+const UNREAD_MAX: usize = 256;
+
 /// Stands for a frame pointer that is not known: no address of a stack, and not 0, which would mean
 /// that the stack ends here.
 const UNKNOWN_POINTER: u64 = 1;
@@ -119,9 +122,10 @@ impl Unwinder {
                 let name = mapping.name().to_owned();
                 self.inner.add_module(Module::new(name, range, tables.bias, tables.sections));
             }
-            Reading::Absent(absence) => {
+            Reading::Absent(absence) if self.unread.len() < UNREAD_MAX => {
                 self.unread.insert(mapping.name().to_owned(), absence);
             }
+            Reading::Absent(_) => {}
         }
     }
 

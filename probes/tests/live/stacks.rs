@@ -1,10 +1,12 @@
 //! Stacks of a child whose threads stand where they say they do.
 
 use std::hint::black_box;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -93,6 +95,33 @@ fn child_that_reads() {
 #[ignore = "the child of a test below"]
 fn child_that_naps() {
     says_where("naps", naps_in_a_known_place as *const (), || naps_in_a_known_place());
+}
+
+#[inline(never)]
+fn answers_in_a_known_place(asked: &mut std::io::PipeReader, answer: &mut std::io::PipeWriter) {
+    let mut byte = [0];
+    while asked.read_exact(&mut byte).is_ok() && answer.write_all(black_box(&byte)).is_ok() {}
+}
+
+/// Two threads that hand a byte to and fro until told to cease.
+#[test]
+#[ignore = "the child of a test below"]
+fn child_that_switches() {
+    let (mut asked, mut ask) = std::io::pipe().unwrap();
+    let (mut answered, mut answer) = std::io::pipe().unwrap();
+    let ceased = Arc::new(AtomicBool::new(false));
+    let (until, place) = (Arc::clone(&ceased), answers_in_a_known_place as *const ());
+    thread::spawn(move || {
+        while !until.load(Ordering::Relaxed) {
+            ask.write_all(&[0]).unwrap();
+            answered.read_exact(&mut [0]).unwrap();
+        }
+        // Not closed: the other goes on waiting.
+        thread::park();
+    });
+    says_where("answers", place, move || answers_in_a_known_place(&mut asked, &mut answer));
+    ceased.store(true, Ordering::Relaxed);
+    say_and_wait("ceased");
 }
 
 /// What `says_where` said: thread and place.
@@ -263,6 +292,37 @@ fn waits_are_as_long_as_the_thread_was_away_and_their_place_is_known() {
             stands_in(pid, capture.unwinder(), &stack.user, place, "naps_in_a_known_place");
         }
     }
+}
+
+#[test]
+fn a_process_that_switches_very_often_is_caught_without_events_of_its_threads() {
+    let mut child = Child::start("stacks::child_that_switches", None);
+    let (tid, place) = heard(&mut child);
+    let pid = child.pid();
+    if !rustix::process::geteuid().is_root() {
+        return println!("did not run: only root may sample whole CPUs");
+    }
+    let mut capture = begin(pid, Waits::Cheaply).unwrap();
+    let bound = capture.events();
+    until("events taken off its threads", || {
+        capture.drain(now_ns());
+        (capture.events() < bound).then_some(())
+    });
+    assert!(matches!(capture.losses().blind[..], [(_, u64::MAX)]), "{:?}", capture.losses());
+    let id = until("a thread that is caught all the same", || {
+        capture.drain(now_ns()).iter().find_map(|caught| ran(caught, tid))
+    });
+    let stack = capture.stacks().get(id).cloned().unwrap();
+    stands_in(pid, capture.unwinder(), &stack.user, place, "answers_in_a_known_place");
+    assert_eq!(capture.losses().unsampled, []);
+
+    child.go_on();
+    assert_eq!(child.hears(), "ceased");
+    until("events put back", || {
+        capture.drain(now_ns());
+        (capture.events() == bound).then_some(())
+    });
+    assert!(capture.losses().blind.iter().all(|(_, end_ns)| *end_ns < now_ns()));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use stallscope_probes::Absence;
+use stallscope_probes::stacks::burden::SWITCHES_PER_S_MAX;
 use stallscope_probes::stacks::capture::{Capture, Losses};
 use stallscope_probes::stacks::code::Code;
 use stallscope_probes::stacks::follow::Caught;
@@ -103,18 +104,20 @@ fn notes(
     if let Some(absence) = &losses.mappings {
         notes.push(format!("code loaded since may have no names: {}", absence.detail));
     }
-    let blind_ns: u64 = losses
-        .blind
-        .iter()
-        .map(|(from, to)| end_ns.min(*to).saturating_sub(begin_ns.max(*from)))
-        .sum();
-    if blind_ns > 0 {
-        notes.push(format!(
-            "waits were not followed for {:.1} s of {:.1}: there were more than {} switches a second, and following them would be felt",
-            blind_ns as f64 / 1e9,
-            end_ns.saturating_sub(begin_ns) as f64 / 1e9,
-            stallscope_probes::stacks::capture::SWITCHES_PER_S_MAX,
-        ));
+    let of_all_s = end_ns.saturating_sub(begin_ns) as f64 / 1e9;
+    let missed = [
+        (&losses.blind, "waits were not followed"),
+        (&losses.unsampled, "time on a CPU was not sampled either (whole CPUs may be, by root)"),
+    ];
+    for (stretches, what) in missed {
+        let within = |(from, to): &(u64, u64)| end_ns.min(*to).saturating_sub(begin_ns.max(*from));
+        let missed_ns: u64 = stretches.iter().map(within).sum();
+        if missed_ns > 0 {
+            notes.push(format!(
+                "{what} for {:.1} s of {of_all_s:.1}: there were more than {SWITCHES_PER_S_MAX} switches a second, and it would be felt",
+                missed_ns as f64 / 1e9,
+            ));
+        }
     }
     for (file, absence) in unread.iter().take(FILES_NAMED_MAX) {
         notes.push(format!("stacks may end early in {file}: {}", absence.detail));
@@ -152,6 +155,13 @@ impl Namer {
         let profiles = job.kinds.iter().map(|kind| {
             let mut profile = build::build(*kind, job.begin_ns, job.end_ns, &job.caught, &material);
             profile.notes.extend(job.notes.iter().cloned());
+            profile.notes.extend(
+                self.symbols
+                    .unnamed()
+                    .iter()
+                    .take(FILES_NAMED_MAX)
+                    .map(|(file, why)| format!("no names could be looked for in {file}: {why}")),
+            );
             profile
         });
         profiles.collect()
@@ -198,6 +208,7 @@ mod tests {
             stacks: 3,
             threads: 4,
             blind: vec![(12 * S, 15 * S)],
+            unsampled: vec![(12 * S, 14 * S)],
             no_kernel: true,
             switches: 5,
             mappings: Some(Absence { why: Why::Gone, detail: String::from("no maps") }),
@@ -211,7 +222,8 @@ mod tests {
             "4 threads were left out",
             "5 switches were left out",
             "code loaded since may have no names: no maps",
-            "waits were not followed for 3.0 s of 10.0: there were more than 20000 switches",
+            "waits were not followed for 3.0 s of 10.0: there were more than 10000 switches",
+            "time on a CPU was not sampled either (whole CPUs may be, by root) for 2.0 s of 10.0",
         ];
         assert_eq!(sentences.len(), words.len(), "{sentences:#?}");
         for (sentence, words) in sentences.iter().zip(words) {
