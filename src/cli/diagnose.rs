@@ -1,5 +1,6 @@
 //! `stallscope diagnose`: one verdict, now.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io::Write;
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ use crate::watch::{json, now_ns};
 
 /// One verdict on a process, now, within 3 seconds.
 ///
-/// Also when the stall began long before; what can then no longer be known is said. Reads only: no
+/// Where the machine is too busy to list a process's many fds in that, within 8. Also when the stall began long before; what can then no longer be known is said. Reads only: no
 /// ptrace, no signals; --probe alone makes connections of its own. Exit status: 0 healthy, 3
 /// stalled, 1 an error, or too little could be seen, 2 usage.
 #[derive(Debug, clap::Args)]
@@ -44,6 +45,9 @@ const CALM_AFTER: Duration = Duration::from_millis(1_600);
 /// With something suspicious in sight, until this long after the start: the promise is 3 s, and
 /// the last look and the words take some of it.
 const CLOSER_LOOK_ENDS: Duration = Duration::from_millis(2_750);
+/// Until the sockets are known as the process's own nothing can be said of it: as long as that is
+/// still to come, until this long after the start.
+const FIRST_LOOK_ENDS: Duration = Duration::from_millis(7_750);
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let begin_ns = now_ns();
@@ -63,20 +67,30 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let mut probe: Reading<ActiveRaw> = Reading::absent(Why::NotSampled, "no tick was taken");
     let until = |duration| Until { duration: Some(duration), stall: true, after_verdict: None };
+    let is_unread = Cell::new(true);
     let mut listen = |tick: &Tick<'_>| {
         probe.clone_from(&tick.step.model.active);
+        let listeners = tick.step.model.listeners.absence();
+        is_unread.set(listeners.is_some_and(|absence| absence.why == Why::NotSampled));
         Ok::<(), Infallible>(())
     };
     let mut reason = watch(session.run(until(CALM_AFTER), &stop, &mut listen));
-    let left = CLOSER_LOOK_ENDS
-        .checked_sub(Duration::from_nanos(now_ns().saturating_sub(begin_ns)))
-        .filter(|left| !left.is_zero());
+    let left = |ends: Duration| {
+        let left = ends.checked_sub(Duration::from_nanos(now_ns().saturating_sub(begin_ns)));
+        left.filter(|left| !left.is_zero())
+    };
     // Of a process with very many fds it takes a while until it is known whose the sockets are.
     let is_clear =
         |engine: &mut Engine| !engine.is_suspicious() && engine.conclude().cause != Cause::Unknown;
-    let left = left.filter(|_| !is_clear(session.engine()));
-    if let (EndReason::TimeUp, Some(left)) = (reason, left) {
+    if !is_clear(session.engine())
+        && let (EndReason::TimeUp, Some(left)) = (reason, left(CLOSER_LOOK_ENDS))
+    {
         reason = watch(session.run(until(left), &stop, &mut listen));
+    }
+    while is_unread.get()
+        && let (EndReason::TimeUp, Some(left)) = (reason, left(FIRST_LOOK_ENDS))
+    {
+        reason = watch(session.run(until(left.min(CALM_AFTER)), &stop, &mut listen));
     }
     if reason == EndReason::TargetGone && session.ticks() == 0 {
         anyhow::bail!("the process exited before it could be looked at");
