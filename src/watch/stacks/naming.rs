@@ -109,15 +109,22 @@ fn notes(
         (&losses.blind, "waits were not followed"),
         (&losses.unsampled, "time on a CPU was not sampled either (whole CPUs may be, by root)"),
     ];
-    for (stretches, what) in missed {
+    let missed_s = |stretches: &[(u64, u64)]| {
         let within = |(from, to): &(u64, u64)| end_ns.min(*to).saturating_sub(begin_ns.max(*from));
-        let missed_ns: u64 = stretches.iter().map(within).sum();
-        if missed_ns > 0 {
+        stretches.iter().map(within).sum::<u64>() as f64 / 1e9
+    };
+    for (stretches, what) in missed {
+        let missed_s = missed_s(stretches);
+        if missed_s > 0.0 {
             notes.push(format!(
-                "{what} for {:.1} s of {of_all_s:.1}: there were more than {SWITCHES_PER_S_MAX} switches a second, and it would be felt",
-                missed_ns as f64 / 1e9,
+                "{what} for {missed_s:.1} s of {of_all_s:.1}: there were more than {SWITCHES_PER_S_MAX} switches a second, and it would be felt",
             ));
         }
+    }
+    if missed_s(&losses.blind) > 0.0 && missed_s(&losses.unsampled) == 0.0 {
+        notes.push(String::from(
+            "while there were too many switches whole CPUs were sampled, which tells shares of CPU time, and its total less exactly",
+        ));
     }
     for (file, absence) in unread.iter().take(FILES_NAMED_MAX) {
         notes.push(format!("stacks may end early in {file}: {}", absence.detail));
@@ -244,7 +251,8 @@ mod tests {
         let sentences = told(&Losses { blind, ..Losses::default() });
         assert!(sentences[0].contains("for 4.0 s of 10.0"), "{sentences:?}");
         let before = vec![(S, 9 * S)];
-        assert!(told(&Losses { blind: before, ..Losses::default() }).is_empty());
+        let sentences = told(&Losses { blind: before, ..Losses::default() });
+        assert!(sentences.is_empty(), "{sentences:?}");
     }
 
     #[test]
