@@ -14,9 +14,9 @@ use crate::servers::{self, Ack, FaultPlan, Kafka, Options, Ready, Stack, Tally, 
 
 const ABOUT: &str = "\
 Puts events into Kafka: POST /events with the body {\"data\":\"<text>\"} makes one record and is
-answered 202 when it is queued; GET /healthz is answered 200. Both servers do the same work on one
-thread and differ in their I/O only. Each keeps a heartbeat page in /dev/shm, by which a watcher
-learns of a stall exactly when it begins.
+answered 202 when it is queued; GET /healthz is answered 200. All servers do the same work on one
+thread and differ in their I/O only, or in who speaks HTTP. Each keeps a heartbeat page in /dev/shm,
+by which a watcher learns of a stall exactly when it begins.
 
 SIGTERM or SIGINT ends the server: what is in flight is finished and delivered first. A second
 signal ends it at once. Exit status: 0 when nothing that was accepted is lost, 1 otherwise, 2 for
@@ -94,7 +94,7 @@ pub struct Args {
     #[arg(long, value_name = "IP:PORT", help_heading = "Instruments")]
     console: Option<SocketAddr>,
 
-    /// Stall on purpose: sq-not-flushed (tokio-uring only), fd-exhausted, runtime-blocked,
+    /// Stall on purpose: sq-not-flushed (where there is a ring), fd-exhausted, runtime-blocked,
     /// process-stopped; kafka-unreachable, kafka-slow, kafka-not-polled (with --ack delivery),
     /// kafka-queue-full (with --ack queue). @SECONDS after it is ready, 5 by default; for +SECONDS, without end by
     /// default. Example: runtime-blocked@10+5

@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::connection;
 use super::context::{Context, Listener};
 use super::fault::FaultPlan;
 use crate::kit::heartbeat::BEAT_EVERY;
@@ -18,17 +17,18 @@ const BACK_OFF_MAX: Duration = Duration::from_millis(100);
 static WARNINGS: RateLimit = RateLimit::every_ns(5_000_000_000);
 
 /// Serves until the stop is requested, and then until the last connection has ended.
-pub(super) async fn run<L: Listener>(
+pub(super) async fn run<L: Listener, F: Future<Output = ()> + 'static>(
     listener: L,
     context: Rc<Context>,
     fault: Option<FaultPlan>,
     shutdown_timeout: Duration,
+    serve: fn(L::Stream, Rc<Context>) -> F,
 ) {
     let beats = tokio::task::spawn_local(beat(Rc::clone(&context)));
     if let Some(plan) = fault {
         tokio::task::spawn_local(plan.carry_out(Rc::clone(&context)));
     }
-    accept(&listener, &context).await;
+    accept(&listener, &context, serve).await;
     drop(listener);
     context.drain(shutdown_timeout).await;
     beats.abort();
@@ -44,7 +44,11 @@ async fn beat(context: Rc<Context>) {
     }
 }
 
-async fn accept<L: Listener>(listener: &L, context: &Rc<Context>) {
+async fn accept<L: Listener, F: Future<Output = ()> + 'static>(
+    listener: &L,
+    context: &Rc<Context>,
+    serve: fn(L::Stream, Rc<Context>) -> F,
+) {
     let mut back_off = BACK_OFF;
     // One future at a time, never dropped before its end: a tokio-uring accept that is dropped
     // still takes a connection, and nobody would ever close it.
@@ -59,7 +63,7 @@ async fn accept<L: Listener>(listener: &L, context: &Rc<Context>) {
         match accepted {
             Ok(stream) => {
                 back_off = BACK_OFF;
-                tokio::task::spawn_local(connection::serve(stream, Rc::clone(context)));
+                tokio::task::spawn_local(serve(stream, Rc::clone(context)));
             }
             Err(error) => {
                 note_failure(&error, context);
@@ -76,7 +80,7 @@ async fn accept<L: Listener>(listener: &L, context: &Rc<Context>) {
     }
     listener.stop();
     if let Ok(stream) = accepting.await {
-        tokio::task::spawn_local(connection::serve(stream, Rc::clone(context)));
+        tokio::task::spawn_local(serve(stream, Rc::clone(context)));
     }
 }
 

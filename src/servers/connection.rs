@@ -4,15 +4,17 @@
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
 use super::context::{Connection, Context, Socket, Stream};
+use super::http::READ_BYTES;
 use super::session::{Session, Turn};
 
 /// How long a client may go on sending after the response that ends its connection.
-const LINGER_MAX: Duration = Duration::from_secs(2);
+pub(super) const LINGER_MAX: Duration = Duration::from_secs(2);
 /// How much it may send then.
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -138,32 +140,38 @@ impl<S: Stream> Conversation<'_, S> {
     async fn linger(&mut self) {
         self.stream.shut(Shutdown::Write);
         self.deadline.set(Instant::now() + LINGER_MAX);
-        let mut left = LINGER_BYTES_MAX;
-        while left > 0 {
-            let mut buffer = self.session.take_buffer();
-            buffer.clear();
-            let mut reading = pin!(self.stream.read(buffer));
-            let received = tokio::select! {
-                biased;
-                received = &mut reading => Some(received),
-                () = self.deadline.passed() => None,
-            };
-            let Some((outcome, buffer)) = received else {
-                self.stream.shut(Shutdown::Both);
-                let (_ended, _) = reading.await;
-                return;
-            };
-            match outcome {
-                Ok(bytes) if bytes > 0 => left = left.saturating_sub(bytes),
-                _ => return,
-            }
-            self.session.received(buffer);
+        let buffer = self.session.take_buffer();
+        linger(self.stream, buffer, &mut self.deadline).await;
+    }
+}
+
+/// Reads and throws away until the client closes, or the deadline has passed, or it was too much.
+pub(super) async fn linger<S: Stream>(stream: &S, mut buffer: Vec<u8>, deadline: &mut Deadline) {
+    let mut left = LINGER_BYTES_MAX;
+    while left > 0 {
+        buffer.clear();
+        buffer.reserve(READ_BYTES);
+        let mut reading = pin!(stream.read(buffer));
+        let received = tokio::select! {
+            biased;
+            received = &mut reading => Some(received),
+            () = deadline.passed() => None,
+        };
+        let Some((outcome, back)) = received else {
+            stream.shut(Shutdown::Both);
+            let (_ended, _) = reading.await;
+            return;
+        };
+        match outcome {
+            Ok(bytes) if bytes > 0 => left = left.saturating_sub(bytes),
+            _ => return,
         }
+        buffer = back;
     }
 }
 
 /// Writes everything before the deadline; gives the buffer back if that came to pass.
-async fn write_within<S: Stream>(
+pub(super) async fn write_within<S: Stream>(
     stream: &S,
     bytes: Vec<u8>,
     deadline: &mut Deadline,
@@ -182,29 +190,33 @@ async fn write_within<S: Stream>(
 
 /// A point in time that moves with every operation. Its timer is moved only when the point comes
 /// nearer, and otherwise when it fires: once per timeout instead of once per operation.
-struct Deadline {
+pub(super) struct Deadline {
     timer: Pin<Box<Sleep>>,
     at: Instant,
 }
 
 impl Deadline {
-    fn after(duration: Duration) -> Self {
+    pub(super) fn after(duration: Duration) -> Self {
         let at = Instant::now() + duration;
         Self { timer: Box::pin(tokio::time::sleep_until(at)), at }
     }
 
-    fn set(&mut self, at: Instant) {
+    pub(super) fn set(&mut self, at: Instant) {
         self.at = at;
         if at < self.timer.deadline() {
             self.timer.as_mut().reset(at);
         }
     }
 
-    async fn passed(&mut self) {
+    pub(super) async fn passed(&mut self) {
+        std::future::poll_fn(|cx| self.poll_passed(cx)).await;
+    }
+
+    pub(super) fn poll_passed(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
         loop {
-            self.timer.as_mut().await;
+            ready!(self.timer.as_mut().poll(cx));
             if Instant::now() >= self.at {
-                return;
+                return Poll::Ready(());
             }
             self.timer.as_mut().reset(self.at);
         }

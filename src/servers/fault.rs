@@ -78,11 +78,11 @@ impl FaultPlan {
     /// Whether this fault can be made in this server; a sentence if not.
     pub fn check(&self, stack: Stack, kafka: &Kafka, ack: Ack) -> Result<(), String> {
         match self.fault {
-            Fault::SqNotFlushed if stack == Stack::Tokio => {
-                Err("the fault sq-not-flushed needs io_uring: the tokio server has no ring, use \
-                 tokio-uring"
-                    .to_owned())
-            }
+            Fault::SqNotFlushed if !stack.has_ring() => Err(format!(
+                "the fault sq-not-flushed needs io_uring: the {} server has no ring, use \
+                 tokio-uring",
+                stack.name()
+            )),
             Fault::ProcessStopped if self.lasts.is_some() => {
                 Err("the fault process-stopped takes no duration: a stopped process cannot resume \
                  itself, send it SIGCONT"

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
-use super::http::{Framing, Method, Reply, Request, Status};
+use super::http::{Framing, Head, Method, Reply, Request, Status};
 use super::sink::{Delivery, Events, Published, Settled};
 
 /// The body of `POST /events`: exactly this.
@@ -35,17 +35,35 @@ pub enum Route {
     Health,
 }
 
+/// What a header section asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The method.
+    pub method: Method,
+    /// How the body is delimited.
+    pub framing: Framing,
+    /// The path of the target.
+    pub path: &'a [u8],
+}
+
+impl<'a> From<&Request<'a>> for Asked<'a> {
+    fn from(request: &Request<'a>) -> Self {
+        let Head { method, framing, .. } = request.head;
+        Self { method, framing, path: request.path }
+    }
+}
+
 /// Finds the route from the header section alone: a client that waits for `100 Continue` is
 /// answered before it sends a body in vain.
-pub fn route(request: &Request<'_>) -> Result<Route, Reply> {
-    let method = request.head.method;
-    let (route, allowed) = match request.path {
+pub fn route(asked: Asked<'_>) -> Result<Route, Reply> {
+    let method = asked.method;
+    let (route, allowed) = match asked.path {
         b"/events" => (Route::Events, "POST"),
         b"/healthz" => (Route::Health, "GET, HEAD"),
         _ => return Err(Reply::error(Status::NotFound, "the paths are /events and /healthz")),
     };
     match (route, method) {
-        (Route::Events, Method::Post) if request.head.framing == Framing::Absent => {
+        (Route::Events, Method::Post) if asked.framing == Framing::Absent => {
             let sentence = "POST needs Content-Length or Transfer-Encoding: chunked";
             Err(Reply::error(Status::LengthRequired, sentence))
         }
@@ -58,12 +76,12 @@ pub fn route(request: &Request<'_>) -> Result<Route, Reply> {
     }
 }
 
-/// Does what the request asks for.
-pub fn handle(request: &Request<'_>, events: &impl Events) -> Outcome {
-    match route(request) {
+/// Does what a request asks for, its body decoded.
+pub fn handle(asked: Asked<'_>, body: &[u8], events: &impl Events) -> Outcome {
+    match route(asked) {
         Err(reply) => Outcome::Reply(reply),
         Ok(Route::Health) => Outcome::Reply(Reply::Healthy),
-        Ok(Route::Events) => match serde_json::from_slice::<Event<'_>>(request.body) {
+        Ok(Route::Events) => match serde_json::from_slice::<Event<'_>>(body) {
             Ok(event) => publish(&event.data, events),
             Err(error) => Outcome::Reply(Reply::error(
                 Status::UnprocessableContent,

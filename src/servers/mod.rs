@@ -1,9 +1,11 @@
-//! Two HTTP servers that do the same work (they put events into Kafka) and share everything but
-//! their I/O: one on tokio, one on tokio-uring. `docs/servers.md` describes them.
+//! HTTP servers that do the same work (they put events into Kafka) and share everything but what
+//! they are compared by: two that differ in their I/O, tokio or tokio-uring, and the same two with
+//! hyper instead of their own HTTP. `docs/servers.md` describes them.
 //!
 //! ```text
 //! {tokio,uring}_tcp (I/O) -> connection (time) -> session (order) -> http (bytes)
-//!                                                               \-> handler -> sink (Kafka)
+//!                    \                                           \-> handler -> sink (Kafka)
+//!                     hyper_io -> hyper_conn (time) -> hyper ------/
 //! ```
 #![expect(
     clippy::disallowed_methods,
@@ -17,6 +19,8 @@ mod context;
 mod fault;
 mod handler;
 pub mod http;
+mod hyper_conn;
+mod hyper_io;
 mod session;
 mod shutdown;
 mod sink;
@@ -48,15 +52,34 @@ pub enum Stack {
     Tokio,
     /// Operations through rings shared with the kernel
     TokioUring,
+    /// hyper on tokio
+    TokioHyper,
+    /// hyper on tokio-uring, by an adapter
+    TokioUringHyper,
 }
 
 impl Stack {
-    /// As on the command line and on the heartbeat page.
+    /// As on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tokio => "tokio",
             Self::TokioUring => "tokio-uring",
+            Self::TokioHyper => "tokio-hyper",
+            Self::TokioUringHyper => "tokio-uring-hyper",
         }
+    }
+
+    /// As on the heartbeat page, which has room for 16 bytes.
+    const fn page_name(self) -> &'static str {
+        match self {
+            Self::TokioUringHyper => "uring-hyper",
+            _ => self.name(),
+        }
+    }
+
+    /// Whether its I/O goes through a ring.
+    pub const fn has_ring(self) -> bool {
+        matches!(self, Self::TokioUring | Self::TokioUringHyper)
     }
 }
 
@@ -152,7 +175,7 @@ pub enum ServeError {
 /// Runs a server on this thread until SIGTERM or SIGINT; calls `announce` once it is ready.
 pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, ServeError> {
     let heartbeat = Arc::new(if options.heartbeat {
-        Heartbeat::create(options.stack.name())?
+        Heartbeat::create(options.stack.page_name())?
     } else {
         Heartbeat::off()
     });
@@ -188,35 +211,39 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
     let (fault, timeout) = (options.fault, options.shutdown_timeout);
     // The events are flushed before the runtime is taken down, whatever that may wait for.
     let finish = || sink.finish(timeout);
-    let ended = match options.stack {
-        Stack::Tokio => {
-            let main = async || {
-                let listener = tokio_tcp::TokioListener::new(listener)?;
-                context.heartbeat.runtime_begins();
-                announce(&ready);
-                accept::run(listener, context, fault, timeout).await;
-                Ok(())
-            };
-            tokio_tcp::run(main, finish)
-        }
-        Stack::TokioUring => {
-            let main = async || {
-                let listener = uring_tcp::UringListener::new(listener)?;
-                context.heartbeat.runtime_begins();
-                announce(&ready);
-                accept::run(listener, context, fault, timeout).await;
-                Ok(())
-            };
-            uring_tcp::run(main, finish)
-        }
+    let begin = || {
+        context.heartbeat.runtime_begins();
+        announce(&ready);
     };
-    ended.map_err(|source| {
+    let hyper = matches!(options.stack, Stack::TokioHyper | Stack::TokioUringHyper);
+    let ended = if options.stack.has_ring() {
+        let main = async || {
+            let listener = uring_tcp::UringListener::new(listener)?;
+            begin();
+            if hyper {
+                accept::run(listener, Rc::clone(&context), fault, timeout, hyper_conn::serve).await;
+            } else {
+                accept::run(listener, Rc::clone(&context), fault, timeout, connection::serve).await;
+            }
+            Ok(())
+        };
+        uring_tcp::run(main, finish).map_err(ServeError::TokioUring)
+    } else {
+        let main = async || {
+            let listener = tokio_tcp::TokioListener::new(listener)?;
+            begin();
+            if hyper {
+                accept::run(listener, Rc::clone(&context), fault, timeout, hyper_conn::serve).await;
+            } else {
+                accept::run(listener, Rc::clone(&context), fault, timeout, connection::serve).await;
+            }
+            Ok(())
+        };
+        tokio_tcp::run(main, finish).map_err(ServeError::Tokio)
+    };
+    ended.inspect_err(|_| {
         // Its thread would keep the heartbeat page of a server that never was.
         sink.finish(Duration::ZERO);
-        match options.stack {
-            Stack::Tokio => ServeError::Tokio(source),
-            Stack::TokioUring => ServeError::TokioUring(source),
-        }
     })
 }
 

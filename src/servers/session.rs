@@ -172,7 +172,7 @@ impl Session {
                 self.requests += 1;
                 self.refuse(Reply::error(refusal.status, refusal.sentence));
             }
-            Step::Expects(request) => match handler::route(&request) {
+            Step::Expects(request) => match handler::route((&request).into()) {
                 // An interim response must not overtake the answers to earlier requests. Without
                 // it the client sends its body after a while of its own accord.
                 Ok(_) if self.unanswered.is_empty() => {
@@ -192,7 +192,7 @@ impl Session {
                 )
                 .entered();
                 let form = form(&request.head, stopping);
-                let outcome = handler::handle(&request, events);
+                let outcome = handler::handle((&request).into(), request.body, events);
                 drop(span);
                 self.requests += 1;
                 self.closing = form.connection == Connection::Close;

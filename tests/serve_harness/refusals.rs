@@ -12,6 +12,31 @@ pub fn error(status: &str, header: &str, sentence: &str, closes: bool) -> Vec<u8
     .into_bytes()
 }
 
+/// What hyper answers where it does not leave the answer to the server: it refuses a malformed
+/// request itself, without a body; believes the transfer coding where a length is given too (RFC
+/// 9112, section 6.3, permits either); and speaks HTTP/1.0 with a client that does.
+pub fn of_hyper(name: &str) -> Option<String> {
+    let refused = |status: &str| {
+        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    };
+    Some(match name {
+        "431 too long" | "431 too many" => refused("431 Request Header Fields Too Large"),
+        "400 two lengths" | "400 no request" | "501" => refused("400 Bad Request"),
+        "400 two framings" => {
+            let sentence = "the body is not {\"data\":\"<text>\"}: EOF while parsing a value at line \
+                            1 column 0";
+            let response = error("422 Unprocessable Content", "", sentence, true);
+            String::from_utf8_lossy(&response).into_owned()
+        }
+        "HTTP/1.0 kept, then closed" => String::from(
+            "HTTP/1.0 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\
+             Connection: keep-alive\r\n\r\n\
+             HTTP/1.0 202 Accepted\r\nContent-Length: 0\r\n\r\n",
+        ),
+        _ => return None,
+    })
+}
+
 /// Requests, and the response that ends the connection.
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 pub fn refusals() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {

@@ -42,7 +42,8 @@ impl Status {
         }
     }
 
-    const fn reason(self) -> &'static str {
+    /// The phrase, as RFC 9110 has it.
+    pub const fn reason(self) -> &'static str {
         match self {
             Self::Ok => "OK",
             Self::Accepted => "Accepted",
@@ -87,6 +88,25 @@ impl Reply {
         Self::Error { status, sentence: sentence.into(), header: None }
     }
 
+    /// The body.
+    pub fn body(&self) -> Cow<'static, [u8]> {
+        match self {
+            Self::Queued | Self::Delivered => Cow::Borrowed(b""),
+            Self::Healthy => Cow::Borrowed(b"ok\n"),
+            Self::Error { sentence, .. } => error_body(sentence).into(),
+        }
+    }
+
+    /// The header lines that are its own: names and values.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let (content, own) = match self {
+            Self::Queued | Self::Delivered => (None, None),
+            Self::Healthy => (Some("text/plain; charset=utf-8"), None),
+            Self::Error { header, .. } => (Some("application/json"), *header),
+        };
+        content.map(|content| ("Content-Type", content)).into_iter().chain(own)
+    }
+
     /// The status.
     pub const fn status(&self) -> Status {
         match self {
@@ -128,21 +148,10 @@ pub fn write(out: &mut Vec<u8>, reply: &Reply, form: Form) {
         return;
     }
     let status = reply.status();
-    let body: Cow<'static, [u8]> = match reply {
-        Reply::Queued | Reply::Delivered => Cow::Borrowed(b""),
-        Reply::Healthy => Cow::Borrowed(b"ok\n"),
-        Reply::Error { sentence, .. } => error_body(sentence).into(),
-    };
+    let body = reply.body();
     line(out, format_args!("HTTP/1.1 {} {}", status.code(), status.reason()));
-    match reply {
-        Reply::Queued | Reply::Delivered => {}
-        Reply::Healthy => line(out, format_args!("Content-Type: text/plain; charset=utf-8")),
-        Reply::Error { header, .. } => {
-            line(out, format_args!("Content-Type: application/json"));
-            if let Some((name, value)) = header {
-                line(out, format_args!("{name}: {value}"));
-            }
-        }
+    for (name, value) in reply.headers() {
+        line(out, format_args!("{name}: {value}"));
     }
     line(out, format_args!("Content-Length: {}", body.len()));
     match form.connection {
