@@ -34,8 +34,10 @@ enum Act<'a> {
     Trickle(&'a [u8]),
     /// Waits for exactly these bytes.
     Receive(&'a [u8]),
+    /// Will send no more.
+    HangUp,
 }
-use Act::{Receive, Send, Trickle};
+use Act::{HangUp, Receive, Send, Trickle};
 
 const QUEUED: &[u8] = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n";
 const QUEUED_LAST: &[u8] =
@@ -66,6 +68,7 @@ fn converse(server: &Server, name: &str, acts: &[Act<'_>]) -> String {
                     client.write_all(byte).unwrap();
                 }
             }
+            HangUp => client.shutdown(Shutdown::Write).unwrap(),
             Receive(expected) => {
                 let mut received = vec![0; expected.len()];
                 client.read_exact(&mut received).unwrap();
@@ -86,6 +89,7 @@ fn all_stacks_answer_every_client_alike_to_the_byte() {
     let last = event("last", "Connection: close\r\n");
     let expecting = "POST /events HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\
         Connection: close\r\nContent-Length: 12\r\n\r\n";
+    let short = "POST /events HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\n\r\n{\"data\"";
     let http10 = "HEAD /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
     let ok_kept = [ok.as_slice(), b"Connection: keep-alive\r\n\r\n"].concat();
     let old = "POST /events HTTP/1.0\r\nContent-Length: 12\r\n\r\n{\"data\":\"x\"}";
@@ -116,6 +120,9 @@ fn all_stacks_answer_every_client_alike_to_the_byte() {
             vec![Send(http10.as_bytes()), Send(old.as_bytes())],
             [ok_kept.as_slice(), QUEUED_LAST].concat(),
         ),
+        // What is announced is longer than what comes: nobody waits for an answer.
+        ("cut short", vec![Send(short.as_bytes()), HangUp], Vec::new()),
+        ("cut short, chunked", vec![Send(&CHUNKED[..CHUNKED.len() - 40]), HangUp], Vec::new()),
         ("absolute target", vec![Send(absolute.as_bytes())], ok_last),
     ];
     let refusals = refusals();

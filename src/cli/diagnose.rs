@@ -21,9 +21,10 @@ use crate::watch::{json, now_ns};
 
 /// One verdict on a process, now, within 3 seconds.
 ///
-/// Where the machine is too busy to list a process's many fds in that, within 8. Also when the stall began long before; what can then no longer be known is said. Reads only: no
-/// ptrace, no signals; --probe alone makes connections of its own. Exit status: 0 healthy, 3
-/// stalled, 1 an error, or too little could be seen, 2 usage.
+/// Where the machine is too busy to list a process's many fds in that, within 8. Also when the
+/// stall began long before; what can then no longer be known is said. Reads only: no ptrace, no
+/// signals; --probe alone makes connections of its own. Exit status: 0 healthy, 3 stalled, 1 an
+/// error, or too little could be seen, 2 usage.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

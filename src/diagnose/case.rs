@@ -68,10 +68,10 @@ pub struct RingSpan<'a> {
     pub last: &'a RingState,
     /// Good reads.
     pub reads: usize,
-    /// Entries have waited unsubmitted in every read, for [`FROZEN_NS`] at least, and the head has
-    /// not moved.
+    /// In every judged read, or in those of the last [`FROZEN_NS`], entries waited unsubmitted and
+    /// the head did not move.
     pub sq_frozen: bool,
-    /// Completions have waited unreaped, likewise.
+    /// Likewise, completions waited unreaped.
     pub cq_frozen: bool,
     /// The head of the CQ never moved.
     pub cq_still: bool,
@@ -257,7 +257,9 @@ fn is_frozen(reads: &[(u64, &RingState)], still: impl Fn(&RingState) -> bool) ->
     let Some((last_ns, _)) = reads.last() else { return false };
     let moved = reads.iter().rposition(|(_, read)| !still(read));
     moved.is_none_or(|moved| {
-        reads.get(moved + 1).is_some_and(|(since_ns, _)| last_ns - since_ns >= FROZEN_NS)
+        reads
+            .get(moved + 1)
+            .is_some_and(|(since_ns, _)| last_ns.saturating_sub(*since_ns) >= FROZEN_NS)
     })
 }
 

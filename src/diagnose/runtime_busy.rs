@@ -133,11 +133,17 @@ fn judge(case: &Case<'_>, thread: &ThreadSpan<'_>) -> Finding {
         ));
     }
     evidence.extend(case.queue_evidence());
+    let computes_on = format!(
+        "The runtime's thread {tid} computes without a pause and does not come back to its event loop."
+    );
     Finding::Fits(Account {
         confidence,
-        summary: format!(
-            "The runtime's thread {tid} computes without a pause and does not come back to its event loop."
-        ),
+        summary: match unread.filter(|_| unreaped.is_none()) {
+            None => computes_on,
+            Some(why) => format!(
+                "{computes_on} A loop that turns and submits nothing would look the same, and that could not be ruled out ({why})."
+            ),
+        },
         evidence,
     })
 }
@@ -157,7 +163,7 @@ mod tests {
 
     /// The loop's thread computes, in user mode only.
     fn computing() -> Story {
-        Story::new(StallKind::Stopped).stalled(|since, model| {
+        Story::new(StallKind::Runtime).stalled(|since, model| {
             spin(model);
             change_thread(model, PID, |thread| thread.utime_ticks += 10 * since as u64);
         })
@@ -208,7 +214,7 @@ mod tests {
                 (
                     "an unread ring",
                     computing().stalled(locked),
-                    Fits(Confidence::Likely, "computes"),
+                    Fits(Confidence::Likely, "(ring 5: the ring was locked)"),
                 ),
                 (
                     "a read of before",

@@ -4,7 +4,7 @@
 //! (`handler`). The times are kept here, since hyper knows only one of them.
 
 use std::cell::Cell;
-use std::convert::Infallible;
+use std::error::Error as _;
 use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
@@ -37,7 +37,6 @@ pub(super) async fn serve<S: HyperSocket>(stream: S, context: Rc<Context>) {
         connection: Rc::clone(&connection),
         phase: Cell::new(Phase::Idle),
         has_moved: Cell::new(true),
-        is_asked: Cell::new(false),
         unsent: Cell::new(0),
         is_abandoned: Cell::new(false),
     });
@@ -53,9 +52,7 @@ pub(super) async fn serve<S: HyperSocket>(stream: S, context: Rc<Context>) {
             }
         }
         (Ended::TooLate, Phase::Receiving) => {
-            if !exchange.is_asked.get() {
-                context.heartbeat.requests(1);
-            }
+            context.heartbeat.requests(1);
             let bytes = too_late();
             deadline.set(Instant::now() + context.limits.request_timeout);
             if write_within(&*stream, bytes, &mut deadline).await.is_some() {
@@ -91,7 +88,7 @@ async fn converse<I: Read + Write + Unpin>(
 ) -> Ended {
     let service = service_fn(|request| {
         let exchange = Rc::clone(exchange);
-        async move { Ok::<_, Infallible>(exchange.answer(request).await) }
+        async move { exchange.answer(request).await }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -175,8 +172,6 @@ struct Exchange {
     phase: Cell<Phase>,
     /// The phase is another than when the time was looked at last.
     has_moved: Cell<bool>,
-    /// hyper has handed over a request that has no answer yet.
-    is_asked: Cell<bool>,
     /// Responses that hyper has, and the client has not.
     unsent: Cell<u64>,
     /// The client may be sending what nobody will read.
@@ -208,15 +203,17 @@ impl Exchange {
         self.connection.is_idle.set(phase == Phase::Idle);
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Left> {
         if self.phase.get() != Phase::Receiving {
             // It came together with the one before.
             self.moves_to(Phase::Receiving);
         }
-        self.context.heartbeat.requests(1);
-        self.is_asked.set(true);
         let (parts, body) = request.into_parts();
-        let (reply, closes) = match self.take(&parts, body).await {
+        let taken = self.take(&parts, body).await;
+        if !matches!(taken, Err(Untaken::Left)) {
+            self.context.heartbeat.requests(1);
+        }
+        let (reply, closes) = match taken {
             Ok(outcome) => {
                 self.moves_to(Phase::Handling);
                 let reply = match outcome {
@@ -225,36 +222,70 @@ impl Exchange {
                 };
                 (reply, self.context.stop.is_requested())
             }
-            Err(reply) => {
+            Err(Untaken::Refused(reply)) => {
                 self.is_abandoned.set(true);
                 (reply, true)
             }
+            Err(Untaken::Left) => return Err(Left),
         };
         self.moves_to(Phase::Writing);
-        self.is_asked.set(false);
         self.unsent.set(self.unsent.get() + 1);
-        response(&reply, closes)
+        Ok(response(&reply, closes))
     }
 
-    /// Receives the rest of a request and does what it asks for. `Err`: it is refused, and the
-    /// connection with it.
-    async fn take(&self, parts: &Parts, body: Incoming) -> Result<Outcome, Reply> {
+    /// Receives the rest of a request and does what it asks for.
+    async fn take(&self, parts: &Parts, body: Incoming) -> Result<Outcome, Untaken> {
         let body_bytes_max = self.context.limits.body_bytes_max;
         let expects_continue = check(parts, body_bytes_max)?;
         let asked = asked(parts);
         if expects_continue && let Err(reply) = handler::route(asked) {
-            return Err(reply);
+            return Err(reply.into());
         }
         let most = usize::try_from(body_bytes_max).unwrap_or(usize::MAX);
         let body = Limited::new(body, most).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
-                too_large()
-            } else {
-                Reply::error(Status::BadRequest, "the chunked body is not coded as it should be")
+                return too_large().into();
+            }
+            match error.downcast_ref::<hyper::Error>() {
+                Some(error) if has_left(error) => Untaken::Left,
+                _ => {
+                    let sentence = "the chunked body is not coded as it should be";
+                    Reply::error(Status::BadRequest, sentence).into()
+                }
             }
         })?;
         Ok(handler::handle(asked, &body.to_bytes(), &*self.context.sink))
     }
+}
+
+/// Why a request was not taken.
+enum Untaken {
+    /// It is answered so, and the connection ends.
+    Refused(Reply),
+    /// The client went in the middle of it: nobody waits for an answer.
+    Left,
+}
+
+impl From<Reply> for Untaken {
+    fn from(reply: Reply) -> Self {
+        Self::Refused(reply)
+    }
+}
+
+/// The client left in the middle of its request; hyper closes the connection without a word.
+#[derive(Debug, thiserror::Error)]
+#[error("the client left in the middle of its request")]
+struct Left;
+
+/// Whether the socket ended, and not what was sent on it was wrong.
+fn has_left(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    let kind = cause.map(std::io::Error::kind);
+    error.is_incomplete_message()
+        || kind.is_some_and(|kind| {
+            use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+            matches!(kind, BrokenPipe | ConnectionReset | UnexpectedEof)
+        })
 }
 
 fn too_large() -> Reply {
@@ -311,8 +342,9 @@ fn response(reply: &Reply, closes: bool) -> Response<Full<Bytes>> {
     let body = reply.body();
     let length = HeaderValue::from(body.len());
     let mut response = Response::new(Full::new(Bytes::from(body.into_owned())));
-    // The statuses are constants between 200 and 503.
-    *response.status_mut() = StatusCode::from_u16(status.code()).unwrap_or_default();
+    // The statuses are constants between 200 and 503: it does not fail.
+    let code = StatusCode::from_u16(status.code());
+    *response.status_mut() = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // hyper's own phrases are those of older RFCs.
     response.extensions_mut().insert(ReasonPhrase::from_static(status.reason().as_bytes()));
     for (name, value) in reply.headers() {

@@ -215,16 +215,13 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
         context.heartbeat.runtime_begins();
         announce(&ready);
     };
-    let hyper = matches!(options.stack, Stack::TokioHyper | Stack::TokioUringHyper);
-    let ended = if options.stack.has_ring() {
+    let context = Rc::clone(&context);
+    let stack = options.stack;
+    let ended = if stack.has_ring() {
         let main = async || {
             let listener = uring_tcp::UringListener::new(listener)?;
             begin();
-            if hyper {
-                accept::run(listener, Rc::clone(&context), fault, timeout, hyper_conn::serve).await;
-            } else {
-                accept::run(listener, Rc::clone(&context), fault, timeout, connection::serve).await;
-            }
+            serve_on(listener, stack, context, fault, timeout).await;
             Ok(())
         };
         uring_tcp::run(main, finish).map_err(ServeError::TokioUring)
@@ -232,11 +229,7 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
         let main = async || {
             let listener = tokio_tcp::TokioListener::new(listener)?;
             begin();
-            if hyper {
-                accept::run(listener, Rc::clone(&context), fault, timeout, hyper_conn::serve).await;
-            } else {
-                accept::run(listener, Rc::clone(&context), fault, timeout, connection::serve).await;
-            }
+            serve_on(listener, stack, context, fault, timeout).await;
             Ok(())
         };
         tokio_tcp::run(main, finish).map_err(ServeError::Tokio)
@@ -245,6 +238,27 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
         // Its thread would keep the heartbeat page of a server that never was.
         sink.finish(Duration::ZERO);
     })
+}
+
+/// Serves on `listener` to the end, with whom the stack has speak HTTP.
+async fn serve_on<L>(
+    listener: L,
+    stack: Stack,
+    context: Rc<Context>,
+    fault: Option<FaultPlan>,
+    timeout: Duration,
+) where
+    L: context::Listener,
+    L::Stream: hyper_io::HyperSocket,
+{
+    match stack {
+        Stack::Tokio | Stack::TokioUring => {
+            accept::run(listener, context, fault, timeout, connection::serve).await;
+        }
+        Stack::TokioHyper | Stack::TokioUringHyper => {
+            accept::run(listener, context, fault, timeout, hyper_conn::serve).await;
+        }
+    }
 }
 
 fn sink_options(options: &Options, bootstrap: &str) -> SinkOptions {

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::files;
-use crate::reading::Reading;
 use crate::threads::parse_schedstat;
 
 /// Switches a second beyond which nothing is bound to the threads of a target that is watched:
@@ -31,13 +30,13 @@ pub struct Burden {
 }
 
 impl Burden {
-    /// Looks at `tids` if it is time, and says what has changed: `true` when they switch too often
-    /// now, `false` when no longer.
+    /// Looks at the threads if it is time, and says what has changed: `true` when they switch too
+    /// often now, `false` when no longer. Where it cannot be told, nothing has changed.
     pub fn look(&mut self, proc_root: &Path, pid: i32, now_ns: u64) -> Option<bool> {
         if self.looked.as_ref().is_some_and(|(at_ns, _)| now_ns < at_ns + LOOK_EVERY_NS) {
             return None;
         }
-        let (counts, threads) = timeslices(proc_root, pid);
+        let (counts, threads) = timeslices(proc_root, pid)?;
         self.heed(counts, threads, now_ns)
     }
 
@@ -73,12 +72,11 @@ impl Burden {
 }
 
 /// How often each thread was given a CPU (`/proc/PID/task/TID/schedstat`), of so many at most; and how
-/// many there are. Of a process that is gone: none.
-fn timeslices(proc_root: &Path, pid: i32) -> (HashMap<i32, u64>, usize) {
+/// many there are. None where none can be read: that is not the same as none that switches.
+fn timeslices(proc_root: &Path, pid: i32) -> Option<(HashMap<i32, u64>, usize)> {
     let folder = files::process(proc_root, pid).join("task");
-    let Reading::Got((tids, _)) = files::numbers(&folder, super::follow::FOLLOWED_MAX) else {
-        return (HashMap::new(), 0);
-    };
+    let listed = files::numbers(&folder, super::follow::FOLLOWED_MAX);
+    let (tids, _) = listed.got()?;
     // Evenly among them: the first are not like the others.
     let step = tids.len().div_ceil(THREADS_MAX).max(1);
     let read = |tid: &i32| {
@@ -86,7 +84,8 @@ fn timeslices(proc_root: &Path, pid: i32) -> (HashMap<i32, u64>, usize) {
         let sched = files::read(&path, 128).and_then(|bytes| parse_schedstat(&bytes));
         Some((*tid, sched.got()?.timeslices))
     };
-    (tids.iter().step_by(step).filter_map(read).collect(), tids.len())
+    let counts: HashMap<i32, u64> = tids.iter().step_by(step).filter_map(read).collect();
+    (!counts.is_empty()).then_some((counts, tids.len()))
 }
 
 #[cfg(test)]
@@ -129,19 +128,20 @@ mod tests {
         assert_eq!(burden.heed(counts(&[(1, 100), (3, 90_000)]), 2, 2 * S), None);
         // 2,000 a second of two looked at, of twenty.
         assert_eq!(burden.heed(counts(&[(1, 1_100), (3, 91_000)]), 20, 3 * S), Some(true));
-        assert_eq!(burden.heed(HashMap::new(), 0, 8 * S), Some(false));
-        assert_eq!(burden.heed(HashMap::new(), 0, 9 * S), None);
+        assert_eq!(burden.heed(counts(&[(4, 7)]), 1, 8 * S), Some(false));
     }
 
     #[test]
-    fn a_process_is_looked_at_twice_a_second_and_one_that_is_gone_does_not_switch() {
+    fn a_process_is_looked_at_twice_a_second_and_of_one_that_is_gone_nothing_is_said() {
         let mut burden = Burden::default();
         let own = std::process::id() as i32;
-        assert!(!timeslices(Path::new("/proc"), own).0.is_empty());
+        assert!(timeslices(Path::new("/proc"), own).is_some());
         assert_eq!(burden.look(Path::new("/proc"), own, S), None);
         assert_eq!(burden.looked.as_ref().map(|(at_ns, _)| *at_ns), Some(S));
         burden.look(Path::new("/proc"), own, S + LOOK_EVERY_NS - 1);
         assert_eq!(burden.looked.as_ref().map(|(at_ns, _)| *at_ns), Some(S));
-        assert_eq!(timeslices(Path::new("/nowhere"), 1), (HashMap::new(), 0));
+        burden.heavy_since_ns = Some(0);
+        assert_eq!(burden.look(Path::new("/nowhere"), 1, 60 * S), None);
+        assert_eq!(burden.heavy_since_ns, Some(0));
     }
 }

@@ -378,7 +378,8 @@ impl Capture {
             mark(&mut self.losses.unsampled, is_heavy, now_ns);
         } else if is_heavy {
             self.let_go();
-            turn(&self.clocks_of_all, true);
+            let samples = turn(&self.clocks_of_all, true);
+            mark(&mut self.losses.unsampled, !samples, now_ns);
         } else {
             let kernel = !self.losses.no_kernel;
             let mut extent = Extent { kernel, stack_bytes: STACK_BYTES, threads_only: true };
@@ -388,6 +389,7 @@ impl Capture {
                 return;
             }
             turn(&self.clocks_of_all, false);
+            mark(&mut self.losses.unsampled, false, now_ns);
         }
         mark(&mut self.losses.blind, is_heavy, now_ns);
     }
@@ -481,12 +483,12 @@ impl Capture {
     }
 }
 
-/// Lets events count, or not. One whose thread has ended does not count either way.
-fn turn(events: &[Event], on: bool) {
+/// Lets events count, or not, and says whether all obeyed. One whose thread has ended does not count
+/// either way.
+fn turn(events: &[Event], on: bool) -> bool {
     let act = if on { event::enable } else { event::disable };
-    for event in events {
-        act(event).ok();
-    }
+    // All of them, also behind one that fails.
+    events.iter().filter(|event| act(event).is_err()).count() == 0
 }
 
 /// Begins a stretch, or ends the last one.
@@ -496,7 +498,8 @@ fn mark(stretches: &mut Vec<(u64, u64)>, begins: bool, now_ns: u64) {
         let surplus = stretches.len().saturating_sub(BLIND_MAX);
         stretches.drain(..surplus);
     } else if let Some((_, end_ns)) = stretches.last_mut() {
-        *end_ns = now_ns;
+        // One that has ended stays as it is.
+        *end_ns = now_ns.min(*end_ns);
     }
 }
 
