@@ -26,7 +26,7 @@ pub(super) enum Stdout<'a> {
     File(&'a str),
 }
 
-/// A process of this same binary. Dropping it kills its group.
+/// A process, of this same binary as a rule. Dropping it kills its group.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
@@ -52,12 +52,27 @@ impl Process {
         stdout: Stdout<'_>,
     ) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Self::launch(room, out, name, command, stdout)
+    }
+
+    /// Starts `command`, as [`Self::start`] does.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) fn launch(
+        room: &Room,
+        out: &Path,
+        name: &str,
+        mut command: Command,
+        stdout: Stdout<'_>,
+    ) -> anyhow::Result<Self> {
         let log = out.join(format!("{name}.log"));
         let create = |path: &Path| {
             File::create(path).with_context(|| format!("cannot write {}", path.display()))
         };
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stderr(create(&log)?).process_group(0);
+        command.stdin(Stdio::null()).stderr(create(&log)?).process_group(0);
         match stdout {
             Stdout::Piped => command.stdout(Stdio::piped()),
             Stdout::File(file) => command.stdout(create(&out.join(file))?),

@@ -87,7 +87,7 @@ const STEPS_NS: [u128; 22] = [
 ];
 
 /// The smallest round number that is not below `max` and has a round half; 1 for nothing at all.
-pub(super) fn nice_ceiling(max: f64) -> f64 {
+pub(crate) fn nice_ceiling(max: f64) -> f64 {
     if !max.is_finite() || max <= 0.0 {
         return 1.0;
     }

@@ -351,7 +351,7 @@ pub(super) fn tick_label(offset_ns: i128, zero: &str) -> String {
 }
 
 /// A position, 0 to 1, as SVG wants it.
-pub(super) fn percent(position: f64) -> String {
+pub(crate) fn percent(position: f64) -> String {
     format!("{:.3}%", position.clamp(0.0, 1.0) * 100.0)
 }
 

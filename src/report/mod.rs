@@ -56,7 +56,15 @@ mod watcher;
 use crate::watch::event::Incident;
 
 #[cfg(feature = "servers")]
+pub(crate) use chart::nice_ceiling;
+#[cfg(feature = "servers")]
+pub(crate) use charts::percent;
+#[cfg(feature = "servers")]
 pub(crate) use frame::Frame;
+#[cfg(feature = "servers")]
+pub(crate) use markdown::text as markdown_text;
+#[cfg(feature = "servers")]
+pub(crate) use text::number;
 
 /// The hash of a style or script for the policy of a page, as CSP level 2 wants it.
 #[cfg(feature = "servers")]

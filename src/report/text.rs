@@ -28,7 +28,7 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// A measured number: whole ones grouped, others with as many decimals as they deserve.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if !value.is_finite() {
         return String::from("not a number");

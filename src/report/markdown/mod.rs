@@ -7,7 +7,7 @@ pub(super) mod measured;
 mod method;
 mod seen;
 mod story;
-pub(super) mod text;
+pub(crate) mod text;
 
 use std::fmt::Write as _;
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// Markdown punctuation made literal, so that hostile text can neither link, mention, nor break a
 /// table. The text is printable already: it has no line breaks.
-pub(in crate::report) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     // What begins a list, a rule or an underline does so at the begin of a line only.
     let after = text.trim_start_matches(|char: char| char.is_ascii_digit());
     let mut after_mark = after.chars();
@@ -47,7 +47,7 @@ fn inline(text: &str) -> String {
 }
 
 /// Lines in a fence that none of them can close.
-pub(in crate::report) fn fenced(lines: &[String]) -> String {
+pub(crate) fn fenced(lines: &[String]) -> String {
     let longest = lines
         .iter()
         .flat_map(|line| line.split(|char| char != '`'))
@@ -63,13 +63,13 @@ pub(in crate::report) fn fenced(lines: &[String]) -> String {
 }
 
 /// A section's heading.
-pub(in crate::report) fn heading(out: &mut String, title: &str) {
+pub(crate) fn heading(out: &mut String, title: &str) {
     out.truncate(out.trim_end().len());
     let _ = writeln!(out, "\n\n## {title}\n");
 }
 
 /// The head of a table: names, of which those that end in `:` stand to the right.
-pub(in crate::report) fn table_head(out: &mut String, names: &[&str]) {
+pub(crate) fn table_head(out: &mut String, names: &[&str]) {
     let (mut head, mut rule) = (String::from("|"), String::from("|"));
     for name in names {
         let _ = write!(head, " {} |", name.trim_end_matches(':'));
@@ -79,7 +79,7 @@ pub(in crate::report) fn table_head(out: &mut String, names: &[&str]) {
 }
 
 /// A row of cells that are Markdown already.
-pub(in crate::report) fn table_row(out: &mut String, cells: &[String]) {
+pub(crate) fn table_row(out: &mut String, cells: &[String]) {
     let _ = writeln!(out, "| {} |", cells.join(" | "));
 }
 
