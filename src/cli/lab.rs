@@ -25,7 +25,8 @@ use crate::watch::json::line;
 /// Make servers stall for real, and hold the watcher to the truth.
 ///
 /// Each scenario starts a process of its own, lets a fault take hold of it, and has it write down the
-/// instant itself; watchers that know nothing of it must say what happened and when.
+/// instant itself; watchers that know nothing of it must say what happened and when. And `bench`
+/// holds servers against each other.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -38,6 +39,7 @@ enum Command {
     Run(RunArgs),
     Matrix(MatrixArgs),
     Healthy(HealthyArgs),
+    Bench(Box<super::bench::Args>),
     #[command(hide = true)]
     Windows(WindowsArgs),
 }
@@ -153,13 +155,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::Run(args) => one(args),
         Command::Matrix(args) => all(args),
         Command::Healthy(args) => healthy(args),
+        Command::Bench(args) => super::bench::run(args),
         Command::Windows(args) => keep_windows(args),
     }
 }
 
 /// A flag that signals set. A second one does not end the program at once, as it does elsewhere:
 /// what was started has to be ended, which takes a second or two.
-fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+pub(super) fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&stop))
@@ -169,7 +172,7 @@ fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 /// Our own folder below the one for what is not to be kept, absolute: victims are told of it.
-fn folder(given: Option<&PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn folder(given: Option<&PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
     let out = given.cloned().unwrap_or_else(|| {
         let reports = Path::new("reports");
         let out = if reports.is_dir() { reports.join("out") } else { "stallscope-out".into() };
@@ -178,7 +181,7 @@ fn folder(given: Option<&PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
     std::path::absolute(&out).with_context(|| format!("cannot find {}", out.display()))
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot print the result")
 }

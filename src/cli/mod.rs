@@ -15,6 +15,8 @@ mod text;
 mod watch;
 
 #[cfg(feature = "servers")]
+mod bench;
+#[cfg(feature = "servers")]
 mod demo;
 #[cfg(feature = "servers")]
 mod lab;

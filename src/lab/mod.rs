@@ -10,8 +10,10 @@
 //! matrix, soak           many runs; hours of health
 //! tally, table, html     sums over runs, as text and as a page; pure
 //! windows                small parts of right runs, as data for tests
+//! bench                  servers against each other: no stall, but figures
 //! ```
 
+pub mod bench;
 pub mod catalogue;
 pub mod chance;
 pub mod html;
