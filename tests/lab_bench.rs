@@ -75,8 +75,9 @@ fn two_stacks_in_turns_kept_and_gone_on_with() {
         assert!(median(cell, "requests_per_s") > 100.0);
         assert!(median(cell, "cpu_us_per_request") > 1.0);
         assert!(median(cell, "connection_bytes") >= 0.0);
-        assert!(cell["acknowledged"].as_u64().unwrap() > 100);
-        assert_eq!(cell["acknowledged"], cell["in_kafka"]);
+        // What was under way as a load ended may be there too.
+        let acknowledged = cell["acknowledged"].as_u64().unwrap();
+        assert!(acknowledged > 100 && cell["in_kafka"].as_u64().unwrap() >= acknowledged);
         let command = cell["server_command"].as_str().unwrap();
         assert!(command.starts_with("(ulimit -n 1024 && exec stallscope serve tokio"), "{command}");
     }

@@ -193,13 +193,13 @@ fn drift(summary: &Summary) -> Option<Markup> {
                 svg width="100%" height="150" role="img" aria-label=(label) {
                     @for share in [0.0, 0.5, 1.0] { line.tick x1="0" x2="100%" y1=(percent(share)) y2=(percent(share)) {} }
                     svg viewBox="0 0 1000 100" preserveAspectRatio="none" width="100%" height="100%" {
-                        @for row in &drawn { path.line.(format!("s{}", colour(summary, row))) d=(path(row)) {} }
+                        @for (at, row) in drawn.iter().enumerate() { path.line.(format!("s{}", at % COLOURS)) d=(path(row)) {} }
                     }
                 }
             }
             ul.keys {
-                @for row in &drawn {
-                    li { svg width="18" height="8" aria-hidden="true" { path.line.(format!("s{}", colour(summary, row))) d="M0 4H18" {} } (words::shown(&row.label)) }
+                @for (at, row) in drawn.iter().enumerate() {
+                    li { svg width="18" height="8" aria-hidden="true" { path.line.(format!("s{}", at % COLOURS)) d="M0 4H18" {} } (words::shown(&row.label)) }
                 }
             }
         }

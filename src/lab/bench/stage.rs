@@ -28,6 +28,8 @@ const END_PATIENCE: Duration = Duration::from_secs(30);
 const DROP_PATIENCE: Duration = Duration::from_secs(2);
 /// What is not delivered by then is not on its way.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
+/// Where something was not delivered in time, the next wait is this short, until the last one.
+const SETTLE_AGAIN: Duration = Duration::from_millis(500);
 /// What has not changed for so long has come to rest: longer than any batch waits to be filled.
 const SETTLED_AFTER: Duration = Duration::from_millis(200);
 /// How long the records of a run may take to be read from a real cluster.
@@ -73,6 +75,8 @@ pub(super) struct Stage<'a> {
     pub(super) command: String,
     acknowledged: u64,
     unsure: u64,
+    /// How long delivery is waited for.
+    patience: Duration,
 }
 
 impl<'a> Stage<'a> {
@@ -136,6 +140,7 @@ impl<'a> Stage<'a> {
             command,
             acknowledged: 0,
             unsure: 0,
+            patience: SETTLE_MAX,
         };
         if let Some(port) = port {
             stage.await_port(port)?;
@@ -272,13 +277,17 @@ impl<'a> Stage<'a> {
         let Some(counter) = self.counter.take() else { return Ok(()) };
         let begun = Instant::now();
         let (mut last, mut since) = (counter.offsets()?, Instant::now());
-        while begun.elapsed() < SETTLE_MAX {
+        loop {
             self.look()?;
             let now = counter.offsets()?;
             if now != last {
                 (last, since) = (now, Instant::now());
             }
             if now >= self.acknowledged && since.elapsed() >= SETTLED_AFTER {
+                break;
+            }
+            if begun.elapsed() >= self.patience {
+                self.patience = SETTLE_AGAIN;
                 break;
             }
             std::thread::sleep(LOOK_EVERY * 2);
@@ -293,6 +302,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// When it does not end, or its records cannot be counted.
     pub(super) fn end(mut self) -> anyhow::Result<(Option<Records>, Vec<String>)> {
+        self.patience = SETTLE_MAX;
         self.settle()?;
         let mut problems = Vec::new();
         // The broker inside a server ends with it.

@@ -205,8 +205,13 @@ impl Summary {
         plan: Plan,
         machine: Machine,
         mut records: Vec<RunRecord>,
-        notes: Vec<String>,
+        mut notes: Vec<String>,
     ) -> Self {
+        if !machine.is_release {
+            notes.push(String::from(
+                "this is a debug build: no figure here is one of a release build",
+            ));
+        }
         let keys: Vec<String> = plan.cells.iter().map(super::plan::Cell::key).collect();
         let place = |record: &RunRecord| keys.iter().position(|key| *key == record.cell);
         records.retain(|record| place(record).is_some() && record.round < plan.rounds);
