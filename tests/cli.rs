@@ -143,7 +143,10 @@ fn wrong_usage_of_the_watcher() {
 fn wrong_usage_of_the_servers() {
     misused(&[
         ("serve", "<STACK>"),
-        ("serve nginx", "[possible values: tokio, tokio-uring, tokio-hyper, tokio-uring-hyper]"),
+        (
+            "serve nginx",
+            "[possible values: tokio, tokio-uring, tokio-hyper, tokio-uring-hyper, glommio]",
+        ),
         ("serve tokio --listen localhost", "invalid socket address"),
         ("serve tokio --backlog 0", "0 is not in 1..=65535"),
         ("serve tokio --kafka broker", "write it like host:9092"),
