@@ -118,6 +118,7 @@ impl Context {
 
     /// Starts a task that goes on for as long as the server does. Not every runtime drops its tasks
     /// when it ends (glommio's does not).
+    #[track_caller]
     pub(super) fn spawn_for_life(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
         let context = Rc::clone(self);
         rt::spawn(async move {
