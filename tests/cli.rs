@@ -58,6 +58,7 @@ fn help_of_the_whole() {
     for command in ["serve", "load", "demo", "lab"] {
         insta::assert_snapshot!(format!("help_{command}"), help(&[command]));
     }
+    insta::assert_snapshot!("help_lab_endure", help(&["lab", "endure"]));
 }
 
 #[cfg(not(feature = "servers"))]
@@ -161,6 +162,18 @@ fn wrong_usage_of_the_servers() {
         ("load http://localhost --connections 0", "0 is not in 1.."),
         ("load http://localhost --rate 0", "0 is not in 1.."),
         ("load http://localhost --get --data-bytes 1", "cannot be used with"),
+        ("lab endure --stack nginx", "[possible values: tokio, tokio-uring, tokio-hyper"),
+        ("lab endure --time 4s", "--time lies between 5s and 168h"),
+        ("lab endure --time 169h", "--time lies between 5s and 168h"),
+        ("lab endure --time 90s", "--warm-up may take half of --time at most"),
+        ("lab endure --time 60", "write it like 500ms, 30s or 1m30s"),
+        ("lab endure --connections 1", "1 is not in 2..=10000"),
+        ("lab endure --kafka broker", "write it like host:9092"),
+        ("lab endure --client some", "[possible values: keep-alive, close, mixed]"),
+        ("lab endure --ack never", "[possible values: queue, delivery]"),
+        ("lab endure --producer c", "[possible values: base, threaded, future]"),
+        ("lab endure --rss-change 0", "write it like 5 or 7.5%"),
+        ("lab endure tokio", "unexpected argument 'tokio'"),
         ("demo --fault lightning", "sq-not-flushed, fd-exhausted"),
         ("demo --stack nginx", "[possible values: tokio, tokio-uring]"),
     ]);

@@ -15,7 +15,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::args::duration;
-use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED};
+use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED, endure};
 use crate::lab::catalogue::{self, Scenario};
 use crate::lab::matrix::{self, Matrix, Progress};
 use crate::lab::record::Way;
@@ -38,6 +38,7 @@ enum Command {
     Run(RunArgs),
     Matrix(MatrixArgs),
     Healthy(HealthyArgs),
+    Endure(endure::Args),
     #[command(hide = true)]
     Windows(WindowsArgs),
 }
@@ -153,13 +154,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::Run(args) => one(args),
         Command::Matrix(args) => all(args),
         Command::Healthy(args) => healthy(args),
+        Command::Endure(args) => endure::run(args),
         Command::Windows(args) => keep_windows(args),
     }
 }
 
 /// A flag that signals set. A second one does not end the program at once, as it does elsewhere:
 /// what was started has to be ended, which takes a second or two.
-fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+pub(super) fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&stop))
@@ -169,7 +171,7 @@ fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 /// Our own folder below the one for what is not to be kept, absolute: victims are told of it.
-fn folder(given: Option<&PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn folder(given: Option<&PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
     let out = given.cloned().unwrap_or_else(|| {
         let reports = Path::new("reports");
         let out = if reports.is_dir() { reports.join("out") } else { "stallscope-out".into() };
@@ -178,7 +180,7 @@ fn folder(given: Option<&PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
     std::path::absolute(&out).with_context(|| format!("cannot find {}", out.display()))
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot print the result")
 }

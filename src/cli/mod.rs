@@ -17,6 +17,8 @@ mod watch;
 #[cfg(feature = "servers")]
 mod demo;
 #[cfg(feature = "servers")]
+mod endure;
+#[cfg(feature = "servers")]
 mod lab;
 #[cfg(feature = "servers")]
 mod load;

@@ -237,7 +237,8 @@ fn end_line(tally: &Tally, json: bool) -> String {
     format!("stopped: {accepted} events accepted, {delivered} delivered, {failed} failed")
 }
 
-fn kafka(text: &str) -> Result<Kafka, String> {
+/// The rule of `--kafka`.
+pub fn kafka(text: &str) -> Result<Kafka, String> {
     match text {
         "embedded" => return Ok(Kafka::Embedded),
         "none" => return Ok(Kafka::None),

@@ -8,12 +8,14 @@
 //! run                    one execution, watched from before the fault and from after it
 //! record, judge          what came of it; pure
 //! matrix, soak           many runs; hours of health
+//! endure                 hours of full load on the servers themselves
 //! tally, table, html     sums over runs, as text and as a page; pure
 //! windows                small parts of right runs, as data for tests
 //! ```
 
 pub mod catalogue;
 pub mod chance;
+pub mod endure;
 pub mod html;
 pub mod judge;
 pub mod matrix;
