@@ -58,6 +58,8 @@ fn help_of_the_whole() {
     for command in ["serve", "load", "demo", "lab"] {
         insta::assert_snapshot!(format!("help_{command}"), help(&[command]));
     }
+    insta::assert_snapshot!("help_lab_endure", help(&["lab", "endure"]));
+    insta::assert_snapshot!("help_lab_bench", help(&["lab", "bench"]));
 }
 
 #[cfg(not(feature = "servers"))]
@@ -143,7 +145,10 @@ fn wrong_usage_of_the_watcher() {
 fn wrong_usage_of_the_servers() {
     misused(&[
         ("serve", "<STACK>"),
-        ("serve nginx", "[possible values: tokio, tokio-uring, tokio-hyper, tokio-uring-hyper]"),
+        (
+            "serve nginx",
+            "[possible values: tokio, tokio-uring, tokio-hyper, tokio-uring-hyper, glommio]",
+        ),
         ("serve tokio --listen localhost", "invalid socket address"),
         ("serve tokio --backlog 0", "0 is not in 1..=65535"),
         ("serve tokio --kafka broker", "write it like host:9092"),
@@ -158,6 +163,18 @@ fn wrong_usage_of_the_servers() {
         ("load http://localhost --connections 0", "0 is not in 1.."),
         ("load http://localhost --rate 0", "0 is not in 1.."),
         ("load http://localhost --get --data-bytes 1", "cannot be used with"),
+        ("lab endure --stack nginx", "[possible values: tokio, tokio-uring, tokio-hyper"),
+        ("lab endure --time 4s", "--time lies between 5s and 168h"),
+        ("lab endure --time 169h", "--time lies between 5s and 168h"),
+        ("lab endure --time 90s", "--warm-up may take half of --time at most"),
+        ("lab endure --time 60", "write it like 500ms, 30s or 1m30s"),
+        ("lab endure --connections 1", "1 is not in 2..=10000"),
+        ("lab endure --kafka broker", "write it like host:9092"),
+        ("lab endure --client some", "[possible values: keep-alive, close, mixed]"),
+        ("lab endure --ack never", "[possible values: queue, delivery]"),
+        ("lab endure --producer c", "[possible values: base, threaded, future]"),
+        ("lab endure --rss-change 0", "write it like 5 or 7.5%"),
+        ("lab endure tokio", "unexpected argument 'tokio'"),
         ("demo --fault lightning", "sq-not-flushed, fd-exhausted"),
         ("demo --stack nginx", "[possible values: tokio, tokio-uring]"),
     ]);

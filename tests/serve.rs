@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and is the one who waits"
 )]
 
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod serve_harness;
 
 use std::io::{Read, Write};
@@ -24,7 +25,7 @@ use serve_harness::{
 use stallscope_probes::sample::{Fault, HeartbeatRaw};
 use stallscope_probes::{heartbeat, spool};
 
-const STACKS: [&str; 4] = ["tokio", "tokio-uring", "tokio-hyper", "tokio-uring-hyper"];
+const STACKS: [&str; 5] = ["tokio", "tokio-uring", "tokio-hyper", "tokio-uring-hyper", "glommio"];
 
 /// What a client does on one connection.
 enum Act<'a> {

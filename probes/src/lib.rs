@@ -57,6 +57,8 @@ pub mod spool;
 pub mod stacks;
 #[cfg(any(test, feature = "storm"))]
 pub mod storm;
+#[cfg(any(test, feature = "storm"))]
+pub mod submit;
 pub mod tables;
 pub mod threads;
 

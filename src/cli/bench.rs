@@ -19,13 +19,13 @@ use crate::lab::bench::plan::{
 };
 use crate::lab::bench::{self, Machine, Plan, Progress, Study, Summary, study};
 use crate::load::plan::CONNECTIONS_MAX;
-use crate::servers::{Stack, Tuning};
+use crate::servers::{Cures, Stack, Tuning};
 use crate::watch::json::line;
 
 const AFTER: &str = "\
 Every list is crossed with every other; what makes no difference to a server (a producer without
-Kafka) is not varied for it. The cells take turns: round by round each is run once, as a new process.
-Ratios are taken within a round. docs/bench.md says how each figure is measured.
+Kafka) is not varied for it. The cells take turns: round by round each is run once, as a new
+process. Ratios are taken within a round. docs/bench.md says how each figure is measured.
 
 In the command of --server, {port} stands for the port, {kafka} for the brokers, {topic} for the
 topic. There is no shell: for one, write 'name=sh -c \"…\"'. The server must answer POST /events with
@@ -95,7 +95,7 @@ struct Crossed {
     #[arg(long, value_name = "all|none|LIST", value_parser = cure)]
     cure: Vec<String>,
     /// Threads that serve
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: Vec<u32>,
     /// Limit of open files of the server
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1024", value_parser = clap::value_parser!(u64).range(64..=1 << 30))]
@@ -174,14 +174,9 @@ fn measured(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What `serve` makes of it is its own affair.
+/// As `serve` takes it.
 fn cure(text: &str) -> Result<String, String> {
-    let is_fine = |char: char| char.is_ascii_alphanumeric() || "-_,.".contains(char);
-    if (1..=200).contains(&text.len()) && text.chars().all(is_fine) {
-        Ok(text.to_owned())
-    } else {
-        Err(String::from("a cure is all, none, or names with commas in between"))
-    }
+    text.parse::<Cures>().map(|_| text.to_owned())
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -196,13 +191,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         print(&announced(&plan))?;
         return Ok(ExitCode::from(EXIT_OK));
     }
-    let date = jiff::Timestamp::now().strftime("bench-%Y%m%d-%H%M%S").to_string();
-    let out = folder(args.output.out.as_ref(), &date)?;
+    let machine = Machine::look(command_line());
+    let name = format!("bench-{}", machine.date.replace(['-', ':'], ""));
+    let out = folder(args.output.out.as_ref(), &name)?;
     std::fs::create_dir_all(&out)
         .with_context(|| format!("cannot make the folder {}", out.display()))?;
     let stop = on_signal()?;
     eprintln!("{}files: {}", announced(&plan), out.display());
-    let machine = Machine::look(command_line());
     let display = Display::new();
     let study =
         study::run(&plan, &out, args.output.resume, &stop, |progress| display.show(progress));
@@ -238,7 +233,10 @@ fn plan(args: &Args) -> Result<Plan, String> {
         (given, _) => given,
     };
     let axes = Axes {
-        stacks: own.iter().map(|stack| (stack.name().to_owned(), stack.has_ring())).collect(),
+        stacks: own
+            .iter()
+            .map(|stack| (stack.name().to_owned(), stack.is_on_tokio_uring()))
+            .collect(),
         works: args.crossed.work.clone(),
         producers: args.crossed.producer.clone(),
         tunings: args.crossed.tuning.iter().map(value_name).collect(),
@@ -380,7 +378,7 @@ mod tests {
         for (s, text) in [(59, "59 s"), (200, "3 min 20 s"), (3_700, "1 h 01 min")] {
             assert_eq!(spoken(Duration::from_secs(s)), text);
         }
-        assert!(cure("all").is_ok() && cure("a,b-c").is_ok());
+        assert!(cure("all").is_ok() && cure("submit,close").is_ok());
         assert!(cure("").is_err() && cure("a b").is_err());
     }
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::args::duration;
-use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED};
+use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED, endure};
 use crate::lab::catalogue::{self, Scenario};
 use crate::lab::matrix::{self, Matrix, Progress};
 use crate::lab::record::Way;
@@ -40,6 +40,7 @@ enum Command {
     Matrix(MatrixArgs),
     Healthy(HealthyArgs),
     Bench(Box<super::bench::Args>),
+    Endure(endure::Args),
     #[command(hide = true)]
     Windows(WindowsArgs),
 }
@@ -156,6 +157,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Command::Matrix(args) => all(args),
         Command::Healthy(args) => healthy(args),
         Command::Bench(args) => super::bench::run(args),
+        Command::Endure(args) => endure::run(args),
         Command::Windows(args) => keep_windows(args),
     }
 }

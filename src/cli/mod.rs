@@ -19,6 +19,8 @@ mod bench;
 #[cfg(feature = "servers")]
 mod demo;
 #[cfg(feature = "servers")]
+mod endure;
+#[cfg(feature = "servers")]
 mod lab;
 #[cfg(feature = "servers")]
 mod load;

@@ -10,12 +10,16 @@ use serde_json::json;
 use super::args::duration;
 use super::{EXIT_ERROR, EXIT_OK, EXIT_USAGE};
 use crate::kit::telemetry;
-use crate::servers::{self, Ack, FaultPlan, Kafka, Options, Ready, Stack, Tally, Tuning};
+use crate::servers::{
+    self, Ack, Cure, Cures, FaultPlan, Kafka, Options, ProducerKind, Ready, Stack, Tally, Tuning,
+    Work,
+};
+use stallscope_probes::sample::Fault;
 
 const ABOUT: &str = "\
 Puts events into Kafka: POST /events with the body {\"data\":\"<text>\"} makes one record and is
-answered 202 when it is queued; GET /healthz is answered 200. All servers do the same work on one
-thread and differ in their I/O only, or in who speaks HTTP. Each keeps a heartbeat page in /dev/shm,
+answered 202 when it is queued; GET /healthz is answered 200. All servers do the same work, on one
+thread by default, and differ in their I/O only, or in who speaks HTTP. Each keeps a heartbeat page in /dev/shm,
 by which a watcher learns of a stall exactly when it begins.
 
 SIGTERM or SIGINT ends the server: what is in flight is finished and delivered first. A second
@@ -38,7 +42,21 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 1024, value_parser = clap::value_parser!(i32).range(1..=65_535))]
     backlog: i32,
 
-    /// Kafka brokers, or `embedded` for one inside this process
+    /// Runtimes, each on a thread and with a listening socket of its own (`SO_REUSEPORT`)
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+
+    /// Measures against the faults of tokio-uring: all, none, or some of submit, accept, listen,
+    /// close. All by default, but for submit with the fault sq-not-flushed
+    #[arg(long, value_name = "LIST")]
+    cure: Option<Cures>,
+
+    /// Answer the bytes of a 202 to whatever comes in one read: what a server costs beside its I/O
+    /// is measured against that
+    #[arg(long, value_enum, default_value_t = Work::Events, hide = true)]
+    work: Work,
+
+    /// Kafka brokers, `embedded` for one inside this process, or `none` to do without
     #[arg(
         long,
         value_name = "HOST:PORT[,HOST:PORT...]",
@@ -47,6 +65,14 @@ pub struct Args {
         help_heading = "Kafka"
     )]
     kafka: Kafka,
+
+    /// How long the embedded broker takes to answer, as if it were far away
+    #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Kafka")]
+    kafka_rtt: Option<Duration>,
+
+    /// Which producer, and so who asks for the reports of delivery
+    #[arg(long, value_enum, default_value_t = ProducerKind::Threaded, help_heading = "Kafka")]
+    producer: ProducerKind,
 
     /// Topic of the records
     #[arg(long, value_name = "NAME", default_value = "events", value_parser = topic, help_heading = "Kafka")]
@@ -117,7 +143,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         stack: args.stack,
         listen: args.listen,
         backlog: args.backlog,
+        threads: args.threads.into(),
+        work: args.work,
         kafka: args.kafka,
+        kafka_rtt: args.kafka_rtt,
+        producer: args.producer,
         topic: args.topic,
         ack: args.ack,
         tuning: args.tuning,
@@ -126,6 +156,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         request_timeout: args.request_timeout,
         idle_timeout: args.idle_timeout,
         shutdown_timeout: args.shutdown_timeout,
+        cures: cures(args.cure, args.fault),
         heartbeat: !args.no_heartbeat,
         profile: args.profile,
         fault: args.fault,
@@ -140,7 +171,35 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn refusal(args: &Args) -> Option<String> {
-    args.fault?.check(args.stack, &args.kafka, args.ack).err()
+    if args.cure.is_some() && !args.stack.is_on_tokio_uring() {
+        let name = args.stack.name();
+        return Some(format!(
+            "--cure is for tokio-uring: the {name} server has none of its faults"
+        ));
+    }
+    if args.kafka_rtt.is_some() && args.kafka != Kafka::Embedded {
+        return Some("--kafka-rtt is for --kafka embedded: another broker takes its time".into());
+    }
+    if args.ack == Ack::Delivery && args.kafka == Kafka::None {
+        return Some("--ack delivery needs a broker, and --kafka none has none".into());
+    }
+    let fault = args.fault?;
+    if args.threads > 1 {
+        return Some("--fault needs --threads 1: it stalls one runtime, and others go on".into());
+    }
+    if fault.fault == Fault::KafkaNotPolled && args.producer == ProducerKind::Future {
+        let why = "the fault kafka-not-polled needs --producer base or threaded: a FutureProducer \
+                   has a thread that polls, and does not pause";
+        return Some(why.into());
+    }
+    fault.check(args.stack, &args.kafka, args.ack).err()
+}
+
+/// A stall that was asked for is not cured unless that was asked for too.
+fn cures(asked: Option<Cures>, fault: Option<FaultPlan>) -> Cures {
+    let stalls = fault.is_some_and(|plan| plan.fault == Fault::SqNotFlushed);
+    let usual = if stalls { Cures::ALL.without(Cure::Submit) } else { Cures::ALL };
+    asked.unwrap_or(usual)
 }
 
 /// One line on stdout, at once. That nobody reads it is no reason to stop serving.
@@ -178,9 +237,12 @@ fn end_line(tally: &Tally, json: bool) -> String {
     format!("stopped: {accepted} events accepted, {delivered} delivered, {failed} failed")
 }
 
-fn kafka(text: &str) -> Result<Kafka, String> {
-    if text == "embedded" {
-        return Ok(Kafka::Embedded);
+/// The rule of `--kafka`.
+pub fn kafka(text: &str) -> Result<Kafka, String> {
+    match text {
+        "embedded" => return Ok(Kafka::Embedded),
+        "none" => return Ok(Kafka::None),
+        _ => {}
     }
     let is_broker = |broker: &str| {
         broker.rsplit_once(':').is_some_and(|(host, port)| {
@@ -190,7 +252,7 @@ fn kafka(text: &str) -> Result<Kafka, String> {
     if text.split(',').all(is_broker) {
         Ok(Kafka::Bootstrap(text.to_owned()))
     } else {
-        Err("write it like host:9092 or host1:9092,host2:9092, or `embedded`".to_owned())
+        Err("write it like host:9092 or host1:9092,host2:9092, or `embedded`, or `none`".to_owned())
     }
 }
 
@@ -221,7 +283,7 @@ mod tests {
 
     #[test]
     fn brokers_and_topics_are_checked() {
-        for text in ["h:1", "h:1,[::1]:9092", "embedded"] {
+        for text in ["h:1", "h:1,[::1]:9092", "embedded", "none"] {
             assert!(kafka(text).is_ok(), "{text}");
         }
         for text in ["", "h", "h:", ":1", "h:0", "h:70000", "h:1,", "embedded,h:1"] {

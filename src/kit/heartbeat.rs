@@ -1,6 +1,7 @@
 //! What the server writes down about itself while it runs (`docs/heartbeat.md`).
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stallscope_probes::heartbeat::{Page, PageError, Word};
@@ -11,24 +12,38 @@ use super::now_ns;
 /// Interval of the runtime thread's beats.
 pub const BEAT_EVERY: Duration = Duration::from_millis(50);
 
+/// A runtime that is so late with its beat is the one to look at, among several.
+const LATE: Duration = BEAT_EVERY.saturating_mul(4);
+
 /// The heartbeat page, or nothing when it is switched off. Each group of methods belongs to one
-/// thread, as the words of the page do.
+/// thread, as the words of the page do; with several runtimes the first group belongs to them all.
 #[derive(Debug)]
 pub struct Heartbeat {
     page: Option<Page>,
+    /// One for each runtime.
+    lanes: Box<[Lane]>,
+}
+
+/// The beats of one of several runtimes.
+#[derive(Debug, Default)]
+struct Lane {
+    tid: AtomicU64,
+    beat_ns: AtomicU64,
 }
 
 impl Heartbeat {
-    /// Makes the page of this process; `stack` names the server in at most 16 bytes.
-    pub fn create(stack: &str) -> Result<Self, PageError> {
+    /// Makes the page of this process; `stack` names the server in at most 16 bytes, which has so
+    /// many runtimes.
+    pub fn create(stack: &str, runtimes: usize) -> Result<Self, PageError> {
         let page = Page::create(stack)?;
         page.set(Word::BeatEveryNs, BEAT_EVERY.as_nanos() as u64);
-        Ok(Self { page: Some(page) })
+        let lanes = std::iter::repeat_with(Lane::default).take(runtimes.max(1)).collect();
+        Ok(Self { page: Some(page), lanes })
     }
 
     /// No page: every record goes nowhere.
-    pub const fn off() -> Self {
-        Self { page: None }
+    pub fn off() -> Self {
+        Self { page: None, lanes: Box::default() }
     }
 
     /// Says on which port the server listens.
@@ -47,39 +62,57 @@ impl Heartbeat {
         }
     }
 
+    /// Adds to a word; several runtimes share theirs.
     fn add(&self, word: Word, more: u64) {
-        if let Some(page) = &self.page {
-            page.add(word, more);
-        }
+        let Some(page) = &self.page else { return };
+        if self.lanes.len() > 1 { page.add_shared(word, more) } else { page.add(word, more) }
     }
 }
 
-/// Called on the thread that runs the runtime.
+/// Called on the threads that run the runtimes.
 impl Heartbeat {
-    /// Says which thread runs the runtime.
-    pub fn runtime_begins(&self) {
-        self.set(Word::RuntimeTid, own_tid());
-        self.beat();
+    /// Says which thread runs the runtime of this number; those count from 0.
+    pub fn runtime_begins(&self, lane: usize) {
+        let tid = own_tid();
+        if let Some(lane) = self.lanes.get(lane) {
+            lane.beat_ns.store(now_ns(), Ordering::Relaxed);
+            lane.tid.store(tid, Ordering::Relaxed);
+        }
+        if lane == 0 {
+            self.set(Word::RuntimeTid, tid);
+        }
+        self.beat(lane);
     }
 
-    /// The runtime turns.
-    pub fn beat(&self) {
-        self.set(Word::BeatNs, now_ns());
+    /// The runtime of this number turns. The page has one beat: that of the runtime which is the
+    /// latest, so that one that is stuck is not hidden by the others; and if it is late, its thread.
+    pub fn beat(&self, lane: usize) {
+        let now_ns = now_ns();
+        let [first, _, ..] = &*self.lanes else { return self.set(Word::BeatNs, now_ns) };
+        if let Some(lane) = self.lanes.get(lane) {
+            lane.beat_ns.store(now_ns, Ordering::Relaxed);
+        }
+        let beat_ns = |lane: &&Lane| lane.beat_ns.load(Ordering::Relaxed);
+        // One that has not begun yet has no beats to be late with.
+        let begun = self.lanes.iter().filter(|lane| beat_ns(lane) > 0);
+        let latest = begun.min_by_key(beat_ns).unwrap_or(first);
+        let is_late = now_ns.saturating_sub(beat_ns(&latest)) > LATE.as_nanos() as u64;
+        let shown = if is_late { latest } else { first };
+        self.set(Word::RuntimeTid, shown.tid.load(Ordering::Relaxed));
+        self.set(Word::BeatNs, beat_ns(&latest));
     }
 
     /// A connection was accepted.
     pub fn accepted(&self) {
-        let Some(page) = &self.page else { return };
-        page.add(Word::Accepted, 1);
-        page.add(Word::Open, 1);
-        page.set(Word::LastAcceptNs, now_ns());
+        self.add(Word::Accepted, 1);
+        self.add(Word::Open, 1);
+        self.set(Word::LastAcceptNs, now_ns());
     }
 
     /// A connection's socket was closed.
     pub fn closed(&self) {
-        if let Some(page) = &self.page {
-            page.sub(Word::Open, 1);
-        }
+        let Some(page) = &self.page else { return };
+        if self.lanes.len() > 1 { page.sub_shared(Word::Open, 1) } else { page.sub(Word::Open, 1) }
     }
 
     /// An accept call failed.
@@ -97,9 +130,10 @@ impl Heartbeat {
 
     /// `count` responses were written to a socket.
     pub fn responses(&self, count: u64) {
-        let Some(page) = &self.page else { return };
-        page.add(Word::Responses, count);
-        page.set(Word::LastResponseNs, now_ns());
+        if self.page.is_some() {
+            self.add(Word::Responses, count);
+            self.set(Word::LastResponseNs, now_ns());
+        }
     }
 
     /// An event was queued to the producer.
@@ -141,8 +175,13 @@ impl Heartbeat {
 
     /// The producer is being polled; it holds `queue` records and reports.
     pub fn kafka_beat(&self, queue: u64) {
-        self.set(Word::ProducerQueue, queue);
+        self.kafka_queue(queue);
         self.set(Word::KafkaBeatNs, now_ns());
+    }
+
+    /// The producer holds `queue` records and reports; who polls it, and whether, is not known.
+    pub fn kafka_queue(&self, queue: u64) {
+        self.set(Word::ProducerQueue, queue);
     }
 
     /// The broker acknowledged an event.
@@ -166,8 +205,8 @@ mod tests {
 
     #[test]
     fn records_reach_the_page_and_can_be_switched_off() {
-        let heartbeat = Heartbeat::create("tokio").unwrap();
-        heartbeat.runtime_begins();
+        let heartbeat = Heartbeat::create("tokio", 1).unwrap();
+        heartbeat.runtime_begins(0);
         heartbeat.accepted();
         heartbeat.accept_failed(Some(24));
         heartbeat.requests(1);
@@ -186,6 +225,32 @@ mod tests {
         assert_eq!((beat.producer_queue, beat.beat_every_ns), (7, 50_000_000));
         assert_eq!((beat.producer_queue_max, beat.queue_full), (Some(9), 1));
         assert!(beat.last_accept_ns >= beat.beat_ns && beat.last_response_ns.is_some());
+
+        drop(heartbeat);
+        // The same process has one page: a second test would replace it.
+        let heartbeat = Heartbeat::create("tokio", 2).unwrap();
+        heartbeat.runtime_begins(0);
+        heartbeat.runtime_begins(1);
+        let page = || {
+            #[expect(clippy::disallowed_methods, reason = "the test reads what was written")]
+            let bytes = std::fs::read(heartbeat.path().unwrap()).unwrap();
+            stallscope_probes::heartbeat::parse(&bytes).unwrap().1
+        };
+        let other = std::thread::spawn({
+            let late_ns = now_ns() - LATE.as_nanos() as u64 * 2;
+            move || (own_tid(), late_ns)
+        });
+        let (late_tid, late_ns) = other.join().unwrap();
+        heartbeat.lanes[1].tid.store(late_tid, Ordering::Relaxed);
+        heartbeat.beat(0);
+        assert_eq!(page().runtime_tid.unwrap() as u64, own_tid(), "all are in time");
+        heartbeat.lanes[1].beat_ns.store(late_ns, Ordering::Relaxed);
+        heartbeat.beat(0);
+        assert_eq!(page().runtime_tid.unwrap() as u64, late_tid, "the one that is stuck");
+        assert_eq!(page().beat_ns, Some(late_ns));
+        heartbeat.accepted();
+        heartbeat.closed();
+        assert_eq!((page().accepted, page().open), (1, 0));
 
         let off = Heartbeat::off();
         off.accepted();

@@ -8,6 +8,7 @@
 //! run                    one execution, watched from before the fault and from after it
 //! record, judge          what came of it; pure
 //! matrix, soak           many runs; hours of health
+//! endure                 hours of full load on the servers themselves
 //! tally, table, html     sums over runs, as text and as a page; pure
 //! windows                small parts of right runs, as data for tests
 //! bench                  servers against each other: no stall, but figures
@@ -16,6 +17,7 @@
 pub mod bench;
 pub mod catalogue;
 pub mod chance;
+pub mod endure;
 pub mod html;
 pub mod judge;
 pub mod matrix;

@@ -7,7 +7,7 @@ use super::record::{HEALTHY, Outcome, RunRecord};
 use super::tally::{Confusion, Counts, Spread, Summary};
 
 /// Rows of equal columns, two spaces apart; numbers to the right.
-fn rows(table: &mut String, rows: &[Vec<String>], left: usize) {
+pub(super) fn rows(table: &mut String, rows: &[Vec<String>], left: usize) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()

@@ -25,6 +25,8 @@ use crate::watch::{json, replay};
 const ATTACH_MAX: Duration = Duration::from_secs(15);
 /// Writing the end of a recording takes no longer.
 const END_PATIENCE: Duration = Duration::from_secs(15);
+/// Of a longer run the recording is kept short: so much of it, and what lay around each onset.
+const KEPT: Duration = Duration::from_mins(10);
 /// Lines of one watcher that are looked at: a run has a dozen.
 const LINES_MAX: usize = 10_000;
 
@@ -188,6 +190,9 @@ fn arguments(pid: i32, at_most: Duration, recording: &Path) -> Vec<String> {
     with("--pid", pid.to_string());
     with("--for", format!("{}ms", at_most.as_millis()));
     with("--record", recording.to_string_lossy().into_owned());
+    if at_most > KEPT {
+        with("--keep", format!("{}s", KEPT.as_secs()));
+    }
     if cfg!(debug_assertions) {
         with("--budget", String::from("10%"));
     }

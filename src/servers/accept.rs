@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::context::{Context, Listener};
+use super::cure::Cure;
 use super::fault::FaultPlan;
+use super::rt;
 use crate::kit::heartbeat::BEAT_EVERY;
 use crate::kit::now_ns;
 use crate::kit::rate::RateLimit;
@@ -13,6 +15,10 @@ use crate::kit::rate::RateLimit;
 /// Pause after a failed accept, and its bound: it doubles with each failure in a row.
 const BACK_OFF: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_millis(100);
+
+/// How long an accept may take without the cure `accept`: then it is dropped, and made anew, as by
+/// a server that puts a timeout around it to look whether it is to stop.
+const UNCURED_TIMEOUT: Duration = Duration::from_millis(100);
 
 static WARNINGS: RateLimit = RateLimit::every_ns(5_000_000_000);
 
@@ -24,23 +30,20 @@ pub(super) async fn run<L: Listener, F: Future<Output = ()> + 'static>(
     shutdown_timeout: Duration,
     serve: fn(L::Stream, Rc<Context>) -> F,
 ) {
-    let beats = tokio::task::spawn_local(beat(Rc::clone(&context)));
+    context.spawn_for_life(beat(Rc::clone(&context)));
     if let Some(plan) = fault {
-        tokio::task::spawn_local(plan.carry_out(Rc::clone(&context)));
+        rt::spawn(plan.carry_out(Rc::clone(&context)));
     }
     accept(&listener, &context, serve).await;
     drop(listener);
     context.drain(shutdown_timeout).await;
-    beats.abort();
 }
 
 /// Says every 50 ms that the runtime turns.
 async fn beat(context: Rc<Context>) {
-    let mut ticks = tokio::time::interval(BEAT_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        context.heartbeat.beat();
+        context.heartbeat.beat(context.lane);
+        rt::sleep(BEAT_EVERY).await;
     }
 }
 
@@ -50,8 +53,8 @@ async fn accept<L: Listener, F: Future<Output = ()> + 'static>(
     serve: fn(L::Stream, Rc<Context>) -> F,
 ) {
     let mut back_off = BACK_OFF;
-    // One future at a time, never dropped before its end: a tokio-uring accept that is dropped
-    // still takes a connection, and nobody would ever close it.
+    let is_uncured = !context.cures.has(Cure::Accept);
+    // One future at a time, never dropped before its end (`Cure::Accept` tells why).
     let mut accepting = pin!(listener.accept());
     let mut stop = pin!(context.stop.requested());
     loop {
@@ -59,11 +62,15 @@ async fn accept<L: Listener, F: Future<Output = ()> + 'static>(
             biased;
             () = &mut stop => break,
             accepted = &mut accepting => accepted,
+            () = rt::sleep(UNCURED_TIMEOUT), if is_uncured => {
+                accepting.set(listener.accept());
+                continue;
+            }
         };
         match accepted {
             Ok(stream) => {
                 back_off = BACK_OFF;
-                tokio::task::spawn_local(serve(stream, Rc::clone(context)));
+                rt::spawn(serve(stream, Rc::clone(context)));
             }
             Err(error) => {
                 note_failure(&error, context);
@@ -71,7 +78,7 @@ async fn accept<L: Listener, F: Future<Output = ()> + 'static>(
                 tokio::select! {
                     biased;
                     () = &mut stop => return,
-                    () = tokio::time::sleep(back_off) => {}
+                    () = rt::sleep(back_off) => {}
                 }
                 back_off = (back_off * 2).min(BACK_OFF_MAX);
             }
@@ -80,7 +87,7 @@ async fn accept<L: Listener, F: Future<Output = ()> + 'static>(
     }
     listener.stop();
     if let Ok(stream) = accepting.await {
-        tokio::task::spawn_local(serve(stream, Rc::clone(context)));
+        rt::spawn(serve(stream, Rc::clone(context)));
     }
 }
 

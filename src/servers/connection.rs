@@ -5,12 +5,12 @@ use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use std::time::Duration;
-
-use tokio::time::{Instant, Sleep};
+use std::time::{Duration, Instant};
 
 use super::context::{Connection, Context, Socket, Stream};
+use super::cure::{Cure, Cures};
 use super::http::READ_BYTES;
+use super::rt::Timer;
 use super::session::{Session, Turn};
 
 /// How long a client may go on sending after the response that ends its connection.
@@ -95,12 +95,16 @@ impl<S: Stream> Conversation<'_, S> {
                 heartbeat.requests(1);
                 let (bytes, responses) = self.session.take_responses();
                 self.deadline.set(Instant::now() + self.context.limits.request_timeout);
-                if write_within(self.stream, bytes, &mut self.deadline).await.is_some() {
+                if write_within(self.stream, bytes, &mut self.deadline, self.context.cures)
+                    .await
+                    .is_some()
+                {
                     heartbeat.responses(responses);
                 }
             }
-            self.stream.shut(Shutdown::Both);
-            self.session.received(reading.await.1);
+            if let Some((_, buffer)) = give_up(self.stream, self.context.cures, reading).await {
+                self.session.received(buffer);
+            }
             return false;
         };
         self.session.received(buffer);
@@ -126,7 +130,7 @@ impl<S: Stream> Conversation<'_, S> {
     async fn write(&mut self) -> bool {
         let (bytes, responses) = self.session.take_responses();
         self.deadline.set(Instant::now() + self.context.limits.request_timeout);
-        match write_within(self.stream, bytes, &mut self.deadline).await {
+        match write_within(self.stream, bytes, &mut self.deadline, self.context.cures).await {
             Some(buffer) => {
                 self.context.heartbeat.responses(responses);
                 self.session.written(buffer);
@@ -141,12 +145,17 @@ impl<S: Stream> Conversation<'_, S> {
         self.stream.shut(Shutdown::Write);
         self.deadline.set(Instant::now() + LINGER_MAX);
         let buffer = self.session.take_buffer();
-        linger(self.stream, buffer, &mut self.deadline).await;
+        linger(self.stream, buffer, &mut self.deadline, self.context.cures).await;
     }
 }
 
 /// Reads and throws away until the client closes, or the deadline has passed, or it was too much.
-pub(super) async fn linger<S: Stream>(stream: &S, mut buffer: Vec<u8>, deadline: &mut Deadline) {
+pub(super) async fn linger<S: Stream>(
+    stream: &S,
+    mut buffer: Vec<u8>,
+    deadline: &mut Deadline,
+    cures: Cures,
+) {
     let mut left = LINGER_BYTES_MAX;
     while left > 0 {
         buffer.clear();
@@ -158,8 +167,7 @@ pub(super) async fn linger<S: Stream>(stream: &S, mut buffer: Vec<u8>, deadline:
             () = deadline.passed() => None,
         };
         let Some((outcome, back)) = received else {
-            stream.shut(Shutdown::Both);
-            let (_ended, _) = reading.await;
+            give_up(stream, cures, reading).await;
             return;
         };
         match outcome {
@@ -175,36 +183,47 @@ pub(super) async fn write_within<S: Stream>(
     stream: &S,
     bytes: Vec<u8>,
     deadline: &mut Deadline,
+    cures: Cures,
 ) -> Option<Vec<u8>> {
     let mut writing = pin!(stream.write_all(bytes));
     let (outcome, buffer) = tokio::select! {
         biased;
         written = &mut writing => written,
-        () = deadline.passed() => {
-            stream.shut(Shutdown::Both);
-            writing.await
-        }
+        () = deadline.passed() => give_up(stream, cures, writing).await?,
     };
     outcome.is_ok().then_some(buffer)
+}
+
+/// Ends an operation that has taken too long, and with it its connection (`Cure::Close`).
+async fn give_up<S: Stream, T>(
+    stream: &S,
+    cures: Cures,
+    operation: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    if !cures.has(Cure::Close) {
+        return None;
+    }
+    stream.shut(Shutdown::Both);
+    Some(operation.await)
 }
 
 /// A point in time that moves with every operation. Its timer is moved only when the point comes
 /// nearer, and otherwise when it fires: once per timeout instead of once per operation.
 pub(super) struct Deadline {
-    timer: Pin<Box<Sleep>>,
+    timer: Timer,
     at: Instant,
 }
 
 impl Deadline {
     pub(super) fn after(duration: Duration) -> Self {
         let at = Instant::now() + duration;
-        Self { timer: Box::pin(tokio::time::sleep_until(at)), at }
+        Self { timer: Timer::at(at), at }
     }
 
     pub(super) fn set(&mut self, at: Instant) {
         self.at = at;
-        if at < self.timer.deadline() {
-            self.timer.as_mut().reset(at);
+        if at < self.timer.fires() {
+            self.timer.reset(at);
         }
     }
 
@@ -214,11 +233,11 @@ impl Deadline {
 
     pub(super) fn poll_passed(&mut self, cx: &mut std::task::Context<'_>) -> Poll<()> {
         loop {
-            ready!(self.timer.as_mut().poll(cx));
+            ready!(self.timer.poll_fired(cx));
             if Instant::now() >= self.at {
                 return Poll::Ready(());
             }
-            self.timer.as_mut().reset(self.at);
+            self.timer.reset(self.at);
         }
     }
 }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::broker::EmbeddedBroker;
+use super::cure::Cures;
 use super::fault::Exhaustion;
+use super::rt;
 use super::shutdown::Stop;
 use super::sink::Sink;
 use crate::kit::heartbeat::Heartbeat;
@@ -57,16 +59,20 @@ pub(super) struct Limits {
 
 /// Everything the tasks share.
 pub(super) struct Context {
+    /// Which of the server's runtimes this is, from 0.
+    pub(super) lane: usize,
     pub(super) sink: Arc<Sink>,
     /// The broker in this process, if there is one.
     pub(super) broker: Option<EmbeddedBroker>,
     pub(super) heartbeat: Arc<Heartbeat>,
     pub(super) stop: Arc<Stop>,
     pub(super) limits: Limits,
+    pub(super) cures: Cures,
     pub(super) exhaustion: Exhaustion,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     last_id: Cell<u64>,
     emptied: Notify,
+    over: Notify,
 }
 
 /// A connection, listed as long as it is served.
@@ -86,23 +92,50 @@ impl Drop for Connection {
 
 impl Context {
     pub(super) fn new(
+        lane: usize,
         sink: Arc<Sink>,
         broker: Option<EmbeddedBroker>,
         heartbeat: Arc<Heartbeat>,
         stop: Arc<Stop>,
         limits: Limits,
+        cures: Cures,
     ) -> Self {
         Self {
+            lane,
             sink,
             broker,
             heartbeat,
             stop,
             limits,
+            cures,
             exhaustion: Exhaustion::default(),
             connections: RefCell::default(),
             last_id: Cell::new(0),
             emptied: Notify::new(),
+            over: Notify::new(),
         }
+    }
+
+    /// Starts a task that goes on for as long as the server does. Not every runtime drops its tasks
+    /// when it ends (glommio's does not).
+    #[track_caller]
+    pub(super) fn spawn_for_life(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let context = Rc::clone(self);
+        rt::spawn(async move {
+            tokio::select! {
+                biased;
+                () = context.over.notified() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Ends those tasks.
+    pub(super) async fn end(&self) {
+        self.over.notify_waiters();
+        // They were woken first, and so have their turn first.
+        rt::yield_now().await;
+        rt::yield_now().await;
     }
 
     /// Lists a new connection.
@@ -132,7 +165,7 @@ impl Context {
             // What the client has sent by now is still read, and answered.
             connection.socket.shut(Shutdown::Read);
         }
-        if tokio::time::timeout(timeout, self.until_empty()).await.is_ok() {
+        if rt::within(timeout, self.until_empty()).await.is_some() {
             return;
         }
         let left = self.connections.borrow().len();
@@ -141,7 +174,7 @@ impl Context {
             connection.socket.shut(Shutdown::Both);
         }
         // Their operations complete now, and their sockets are closed in order.
-        tokio::time::timeout(CUT_TAKES_MAX, self.until_empty()).await.ok();
+        rt::within(CUT_TAKES_MAX, self.until_empty()).await;
     }
 
     async fn until_empty(&self) {

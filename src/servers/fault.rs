@@ -19,6 +19,7 @@ use stallscope_probes::sample::Fault;
 
 use super::broker::EmbeddedBroker;
 use super::context::{Connection, Context};
+use super::rt;
 use super::{Ack, Kafka, Stack};
 
 /// When a fault begins unless `@SECONDS` says otherwise.
@@ -78,9 +79,9 @@ impl FaultPlan {
     /// Whether this fault can be made in this server; a sentence if not.
     pub fn check(&self, stack: Stack, kafka: &Kafka, ack: Ack) -> Result<(), String> {
         match self.fault {
-            Fault::SqNotFlushed if !stack.has_ring() => Err(format!(
-                "the fault sq-not-flushed needs io_uring: the {} server has no ring, use \
-                 tokio-uring",
+            Fault::SqNotFlushed if !stack.is_on_tokio_uring() => Err(format!(
+                "the fault sq-not-flushed is one of tokio-uring's: the {} server has no such \
+                 ring, use tokio-uring",
                 stack.name()
             )),
             Fault::ProcessStopped if self.lasts.is_some() => {
@@ -107,6 +108,9 @@ impl FaultPlan {
                     self.fault.id()
                 ))
             }
+            Fault::KafkaNotPolled if *kafka == Kafka::None => {
+                Err("the fault kafka-not-polled needs a broker: --kafka none has none".to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -115,7 +119,7 @@ impl FaultPlan {
     pub(super) async fn carry_out(self, context: Rc<Context>) {
         tokio::select! {
             () = context.stop.requested() => return,
-            () = tokio::time::sleep(self.start) => {}
+            () = rt::sleep(self.start) => {}
         }
         tracing::warn!("the fault {} begins", self.fault.id());
         match self.fault {
@@ -187,14 +191,14 @@ impl FaultPlan {
     async fn last(self, context: &Context) {
         tokio::select! {
             () = context.stop.requested() => {}
-            () = tokio::time::sleep(self.lasts.unwrap_or(PRACTICALLY_FOR_EVER)) => {}
+            () = rt::sleep(self.lasts.unwrap_or(PRACTICALLY_FOR_EVER)) => {}
         }
     }
 
     async fn sq_not_flushed(self, context: &Context) {
         let ends = Rc::new(Cell::new(false));
         context.heartbeat.fault_begins(self.fault);
-        tokio::task::spawn_local({
+        rt::spawn({
             let ends = Rc::clone(&ends);
             std::future::poll_fn(move |cx| always_ready_task(&ends, cx))
         });
@@ -251,7 +255,7 @@ fn always_ready_task(ends: &Cell<bool>, cx: &mut std::task::Context<'_>) -> Poll
     }
     std::hint::black_box(handle_one_message());
     // A new one is never ready at its first poll, and wakes the task at once.
-    pin!(tokio::task::yield_now()).poll(cx)
+    pin!(rt::yield_now()).poll(cx)
 }
 
 /// A few microseconds of work. A function of its own, since the profiler's stacks end at the caller

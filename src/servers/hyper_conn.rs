@@ -9,7 +9,7 @@ use std::net::Shutdown;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -20,10 +20,10 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode, Version};
-use tokio::time::Instant;
 
 use super::connection::{Deadline, LINGER_MAX, linger, write_within};
 use super::context::{Connection, Context, Limits, Socket};
+use super::cure::{Cure, Cures};
 use super::handler::{self, Asked, Outcome};
 use super::http::{self, Form, Framing, HEAD_BYTES_MAX, HEADERS_MAX, Method, Reply, Status};
 use super::hyper_io::{Flights, HyperSocket, Traffic};
@@ -48,21 +48,21 @@ pub(super) async fn serve<S: HyperSocket>(stream: S, context: Rc<Context>) {
     match (ended, exchange.phase.get()) {
         (Ended::InTime { client_may_be_sending }, _) => {
             if client_may_be_sending || exchange.is_abandoned.get() {
-                say_good_bye(&*stream, &flights, &mut deadline).await;
+                say_good_bye(&*stream, &flights, &mut deadline, context.cures).await;
             }
         }
         (Ended::TooLate, Phase::Receiving) => {
             context.heartbeat.requests(1);
             let bytes = too_late();
             deadline.set(Instant::now() + context.limits.request_timeout);
-            if write_within(&*stream, bytes, &mut deadline).await.is_some() {
+            if write_within(&*stream, bytes, &mut deadline, context.cures).await.is_some() {
                 context.heartbeat.responses(1);
             }
         }
         // An idle client is told nothing, and one that does not read cannot be told.
         (Ended::TooLate, _) => {}
     }
-    if flights.are_up() {
+    if flights.are_up() && context.cures.has(Cure::Close) {
         stream.shut(Shutdown::Both);
         flights.land().await;
     }
@@ -120,7 +120,12 @@ async fn converse<I: Read + Write + Unpin>(
 }
 
 /// Lets the client have the response: what it still sends is read and thrown away, within bounds.
-async fn say_good_bye<S: HyperSocket>(stream: &S, flights: &Flights, deadline: &mut Deadline) {
+async fn say_good_bye<S: HyperSocket>(
+    stream: &S,
+    flights: &Flights,
+    deadline: &mut Deadline,
+    cures: Cures,
+) {
     stream.shut(Shutdown::Write);
     deadline.set(Instant::now() + LINGER_MAX);
     let goes_on = tokio::select! {
@@ -129,7 +134,7 @@ async fn say_good_bye<S: HyperSocket>(stream: &S, flights: &Flights, deadline: &
         () = deadline.passed() => false,
     };
     if goes_on {
-        linger(stream, Vec::new(), deadline).await;
+        linger(stream, Vec::new(), deadline, cures).await;
     }
 }
 

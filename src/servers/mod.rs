@@ -1,12 +1,14 @@
 //! HTTP servers that do the same work (they put events into Kafka) and share everything but what
-//! they are compared by: two that differ in their I/O, tokio or tokio-uring, and the same two with
-//! hyper instead of their own HTTP. `docs/servers.md` describes them.
+//! they are compared by: three that differ in their I/O, tokio, tokio-uring or glommio, and the first
+//! two with hyper instead of their own HTTP. `docs/servers.md` describes them.
 //!
 //! ```text
-//! {tokio,uring}_tcp (I/O) -> connection (time) -> session (order) -> http (bytes)
+//! {tokio,uring,glommio}_tcp (I/O) -> connection (time) -> session (order) -> http (bytes)
 //!                    \                                           \-> handler -> sink (Kafka)
 //!                     hyper_io -> hyper_conn (time) -> hyper ------/
 //! ```
+//!
+//! `run` starts and ends them, `rt` is what they ask of their runtime.
 #![expect(
     clippy::disallowed_methods,
     reason = "the servers are the patient, not the watcher: they have clocks of their own"
@@ -16,34 +18,34 @@ mod accept;
 mod broker;
 mod connection;
 mod context;
+mod cure;
+mod echo;
 mod fault;
+mod glommio_tcp;
 mod handler;
 pub mod http;
 mod hyper_conn;
 mod hyper_io;
+mod rt;
+mod run;
 mod session;
 mod shutdown;
 mod sink;
 mod tokio_tcp;
+mod uring_pump;
 mod uring_tcp;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
+pub use cure::{Cure, Cures};
 pub use fault::FaultPlan;
-pub use sink::{Ack, SinkError, Tally, Tuning};
+pub use run::run;
+pub use sink::{Ack, ProducerKind, SinkError, Tally, Tuning};
 
-use crate::kit::heartbeat::Heartbeat;
-use crate::kit::profile::{ProfileError, Profiler};
-use broker::EmbeddedBroker;
-use context::{Context, Limits};
-use shutdown::Stop;
-use sink::{Sink, SinkOptions, WhenFull};
-use stallscope_probes::sample::Fault;
+use crate::kit::profile::ProfileError;
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -56,6 +58,8 @@ pub enum Stack {
     TokioHyper,
     /// hyper on tokio-uring, by an adapter
     TokioUringHyper,
+    /// Readiness through rings, on glommio
+    Glommio,
 }
 
 impl Stack {
@@ -66,6 +70,7 @@ impl Stack {
             Self::TokioUring => "tokio-uring",
             Self::TokioHyper => "tokio-hyper",
             Self::TokioUringHyper => "tokio-uring-hyper",
+            Self::Glommio => "glommio",
         }
     }
 
@@ -77,9 +82,14 @@ impl Stack {
         }
     }
 
-    /// Whether its I/O goes through a ring.
-    pub const fn has_ring(self) -> bool {
+    /// Whether its I/O goes through the ring of a tokio-uring.
+    pub const fn is_on_tokio_uring(self) -> bool {
         matches!(self, Self::TokioUring | Self::TokioUringHyper)
+    }
+
+    /// Whether hyper speaks HTTP.
+    pub const fn has_hyper(self) -> bool {
+        matches!(self, Self::TokioHyper | Self::TokioUringHyper)
     }
 }
 
@@ -90,6 +100,17 @@ pub enum Kafka {
     Embedded,
     /// To these: `HOST:PORT[,HOST:PORT…]`.
     Bootstrap(String),
+    /// Nowhere: all the same work but that.
+    None,
+}
+
+/// What is done with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Work {
+    /// Each is one event
+    Events,
+    /// Whatever comes in one read is answered with the bytes of a 202, unread
+    Echo,
 }
 
 /// How a server is to run.
@@ -101,8 +122,16 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Length of the accept queue.
     pub backlog: i32,
+    /// Runtimes, each on a thread of its own.
+    pub threads: usize,
+    /// What is done with a request.
+    pub work: Work,
     /// Where the events go.
     pub kafka: Kafka,
+    /// How long the broker in this process takes to answer, if not as long as it takes.
+    pub kafka_rtt: Option<Duration>,
+    /// Which producer.
+    pub producer: ProducerKind,
     /// The topic.
     pub topic: String,
     /// When an event counts as taken.
@@ -119,6 +148,8 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// For what is in flight when the server goes down, and again for what is not delivered.
     pub shutdown_timeout: Duration,
+    /// What is done against tokio-uring's faults.
+    pub cures: Cures,
     /// Whether to keep a heartbeat page.
     pub heartbeat: bool,
     /// Whether to profile.
@@ -170,118 +201,13 @@ pub enum ServeError {
          sysctl kernel.io_uring_disabled)"
     )]
     TokioUring(io::Error),
-}
-
-/// Runs a server on this thread until SIGTERM or SIGINT; calls `announce` once it is ready.
-pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, ServeError> {
-    let heartbeat = Arc::new(if options.heartbeat {
-        Heartbeat::create(options.stack.page_name())?
-    } else {
-        Heartbeat::off()
-    });
-    // Before all other threads and sockets: it is to have an fd in any need.
-    let _profiler = options.profile.then(Profiler::start).transpose()?;
-    let stop = Arc::new(Stop::default());
-    let patience = options.shutdown_timeout * 2 + Duration::from_secs(3);
-    shutdown::listen_for_signals(Arc::clone(&stop), patience).map_err(ServeError::Signals)?;
-
-    let listen_failed = |source| ServeError::Listen { address: options.listen, source };
-    let listener = bind(options.listen, options.backlog).map_err(listen_failed)?;
-    let (broker, bootstrap) = match &options.kafka {
-        Kafka::Embedded => {
-            let broker = EmbeddedBroker::start(&options.topic)?;
-            let bootstrap = broker.bootstrap();
-            (Some(broker), bootstrap)
-        }
-        Kafka::Bootstrap(bootstrap) => (None, bootstrap.clone()),
-    };
-    let sink = Arc::new(Sink::start(&sink_options(options, &bootstrap), Arc::clone(&heartbeat))?);
-    let limits = Limits {
-        request_timeout: options.request_timeout,
-        idle_timeout: options.idle_timeout,
-        body_bytes_max: options.body_bytes_max,
-    };
-    let ready = Ready {
-        address: listener.local_addr().map_err(listen_failed)?,
-        kafka: bootstrap,
-        heartbeat: heartbeat.path().map(ToOwned::to_owned),
-    };
-    heartbeat.listens_on(ready.address.port());
-    let context = Rc::new(Context::new(Arc::clone(&sink), broker, heartbeat, stop, limits));
-    let (fault, timeout) = (options.fault, options.shutdown_timeout);
-    // The events are flushed before the runtime is taken down, whatever that may wait for.
-    let finish = || sink.finish(timeout);
-    let begin = || {
-        context.heartbeat.runtime_begins();
-        announce(&ready);
-    };
-    let context = Rc::clone(&context);
-    let stack = options.stack;
-    let ended = if stack.has_ring() {
-        let main = async || {
-            let listener = uring_tcp::UringListener::new(listener)?;
-            begin();
-            serve_on(listener, stack, context, fault, timeout).await;
-            Ok(())
-        };
-        uring_tcp::run(main, finish).map_err(ServeError::TokioUring)
-    } else {
-        let main = async || {
-            let listener = tokio_tcp::TokioListener::new(listener)?;
-            begin();
-            serve_on(listener, stack, context, fault, timeout).await;
-            Ok(())
-        };
-        tokio_tcp::run(main, finish).map_err(ServeError::Tokio)
-    };
-    ended.inspect_err(|_| {
-        // Its thread would keep the heartbeat page of a server that never was.
-        sink.finish(Duration::ZERO);
-    })
-}
-
-/// Serves on `listener` to the end, with whom the stack has speak HTTP.
-async fn serve_on<L>(
-    listener: L,
-    stack: Stack,
-    context: Rc<Context>,
-    fault: Option<FaultPlan>,
-    timeout: Duration,
-) where
-    L: context::Listener,
-    L::Stream: hyper_io::HyperSocket,
-{
-    match stack {
-        Stack::Tokio | Stack::TokioUring => {
-            accept::run(listener, context, fault, timeout, connection::serve).await;
-        }
-        Stack::TokioHyper | Stack::TokioUringHyper => {
-            accept::run(listener, context, fault, timeout, hyper_conn::serve).await;
-        }
-    }
-}
-
-fn sink_options(options: &Options, bootstrap: &str) -> SinkOptions {
-    let fills_queue = options.fault.is_some_and(|plan| plan.fault == Fault::KafkaQueueFull);
-    SinkOptions {
-        bootstrap: bootstrap.to_owned(),
-        topic: options.topic.clone(),
-        ack: options.ack,
-        tuning: options.tuning,
-        message_timeout: options.message_timeout,
-        queue_max: fills_queue.then_some(fault::QUEUE_MAX),
-        when_full: if fills_queue { WhenFull::Retry } else { WhenFull::Refuse },
-    }
-}
-
-/// Binds the listening socket. `SO_REUSEADDR` lets a restarted server have its port back while old
-/// connections are in `TIME_WAIT`. Not `SO_REUSEPORT`, which tokio-uring's own `bind` sets: with it a
-/// second server on the port starts without an error and takes half of the connections.
-fn bind(address: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(backlog)?;
-    Ok(socket.into())
+    /// No glommio executor.
+    #[error(
+        "the glommio runtime failed: {0}; it needs io_uring and 512 KiB of locked memory \
+         (ulimit -l), which containers often forbid"
+    )]
+    Glommio(io::Error),
+    /// No thread for one of several runtimes.
+    #[error("cannot start a thread for a runtime: {0}")]
+    Thread(io::Error),
 }

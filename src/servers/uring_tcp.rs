@@ -8,6 +8,7 @@ use tokio_uring::buf::BoundedBuf as _;
 use tokio_uring::net::{TcpListener, TcpStream};
 
 use super::context::{Listener, Socket, Stream};
+use super::uring_pump;
 
 /// Entries of the submission queue (the completion queue has twice as many). tokio-uring submits
 /// when its thread parks, or when the queue is full; with its own 256 entries a turn that serves
@@ -16,14 +17,24 @@ const RING_ENTRIES: u32 = 4096;
 
 /// Runs `main` on tokio-uring's runtime, on this thread, and `afterwards` before the runtime is
 /// taken down: that waits for the operations in flight.
+///
+/// `pumps`: entries are submitted also where tokio-uring does not get round to it (`uring_pump`).
 pub(super) fn run<T>(
+    pumps: bool,
     main: impl AsyncFnOnce() -> io::Result<()>,
     afterwards: impl FnOnce() -> T,
 ) -> io::Result<T> {
     let mut builder = tokio_uring::builder();
     builder.entries(RING_ENTRIES);
-    let runtime = tokio_uring::Runtime::new(&builder)?;
-    runtime.block_on(main())?;
+    let (runtime, ring) = uring_pump::with_its_ring(|| tokio_uring::Runtime::new(&builder))?;
+    runtime.block_on(async {
+        match ring {
+            Some(ring) if pumps => uring_pump::start(ring, RING_ENTRIES),
+            None if pumps => tracing::warn!("tokio-uring's ring was not found: its cure is off"),
+            _ => {}
+        }
+        main().await
+    })?;
     Ok(afterwards())
 }
 
@@ -49,6 +60,7 @@ impl Listener for UringListener {
     type Stream = TcpStream;
 
     async fn accept(&self) -> io::Result<TcpStream> {
+        uring_pump::has_work();
         let (stream, _) = self.listener.accept().await?;
         // It fails only when the client has already left; that is found out at the first read.
         stream.set_nodelay(true).ok();
@@ -70,12 +82,14 @@ impl Socket for TcpStream {
 
 impl Stream for TcpStream {
     async fn read(&self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        uring_pump::has_work();
         let filled = buffer.len();
         let (outcome, slice) = TcpStream::read(self, buffer.slice(filled..)).await;
         (outcome, slice.into_inner())
     }
 
     async fn write_all(&self, buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        uring_pump::has_work();
         TcpStream::write_all(self, buffer).await
     }
 }

@@ -85,7 +85,12 @@ pub struct Server {
 impl Server {
     /// Starts one on a free port and waits until it is ready.
     pub fn start(stack: &str, arguments: &[&str]) -> Self {
-        let mut child = serve_command(&[stack, "--listen", "127.0.0.1:0", "--json"])
+        Self::start_on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), stack, arguments)
+    }
+
+    /// Starts one on this address and waits until it is ready.
+    pub fn start_on(address: SocketAddr, stack: &str, arguments: &[&str]) -> Self {
+        let mut child = serve_command(&[stack, "--listen", &address.to_string(), "--json"])
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -104,6 +109,10 @@ impl Server {
         let after_name = stat.rsplit_once(") ").unwrap().1;
         let start_time_ticks = after_name.split(' ').nth(19).unwrap().parse().unwrap();
         Self { child: RefCell::new(child), stdout: RefCell::new(stdout), address, start_time_ticks }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn pid(&self) -> i32 {

@@ -105,6 +105,22 @@ impl Page {
         self.set(word, self.get(word).wrapping_add(more));
     }
 
+    /// Adds to a word that several threads add to.
+    pub fn add_shared(&self, word: Word, more: u64) {
+        self.change_shared(word, |value| value.wrapping_add(more));
+    }
+
+    /// Takes from a word that several threads change, not below zero.
+    pub fn sub_shared(&self, word: Word, less: u64) {
+        self.change_shared(word, |value| value.saturating_sub(less));
+    }
+
+    fn change_shared(&self, word: Word, change: impl Fn(u64) -> u64) {
+        let change = |value: u64| Some(change(u64::from_le(value)).to_le());
+        // It gives up only where `change` does, which never does.
+        self.word(word).fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).ok();
+    }
+
     /// Takes from a word, not below zero. Only the word's own thread calls this.
     pub fn sub(&self, word: Word, less: u64) {
         self.set(word, self.get(word).saturating_sub(less));
@@ -172,12 +188,15 @@ mod tests {
         page.set(Word::BeatNs, 5);
         page.add(Word::Accepted, 2);
         page.sub(Word::Open, 1);
+        page.add_shared(Word::Requests, 3);
+        page.sub_shared(Word::Requests, 1);
         page.fault_begins(Fault::RuntimeBlocked, 9);
         let (author, beat) = heartbeat::parse(&std::fs::read(page.path()).unwrap()).unwrap();
         assert_eq!(author.pid, std::process::id() as i32);
         assert_eq!(author.start_time_ticks, own_start_time().unwrap());
         assert_eq!(beat.stack, "tokio-uring");
         assert_eq!((beat.beat_ns, beat.accepted, beat.open), (Some(5), 2, 0));
+        assert_eq!(beat.requests, 2);
         let fault = beat.fault.unwrap();
         assert_eq!((fault.fault, fault.begin_ns, fault.end_ns), (Fault::RuntimeBlocked, 9, None));
         let path = page.path().to_owned();

@@ -46,11 +46,11 @@ impl Work {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Producer {
-    /// `BaseProducer`, polled by the runtime's own thread
+    /// `BaseProducer`, polled by a task on the runtime
     Base,
-    /// `BaseProducer`, polled by a thread of its own
+    /// The same, polled by a thread of its own
     Threaded,
-    /// `FutureProducer`
+    /// `FutureProducer`: a task on the runtime awaits each delivery
     Future,
 }
 
@@ -227,7 +227,7 @@ pub struct Cell {
 /// What is crossed. Each list is in the order in which it was given.
 #[derive(Debug, Clone, Default)]
 pub struct Axes {
-    /// Stacks of ours, and whether each has a ring.
+    /// Stacks of ours, and whether each is on tokio-uring, and so takes cures.
     pub stacks: Vec<(String, bool)>,
     /// What they do.
     pub works: Vec<Work>,
@@ -237,7 +237,7 @@ pub struct Axes {
     pub tunings: Vec<String>,
     /// Where records go.
     pub kafkas: Vec<Kafka>,
-    /// Cures, for stacks with a ring; empty: they are told nothing.
+    /// Cures, for those on tokio-uring; empty: they are told nothing.
     pub cures: Vec<String>,
     /// Threads that serve.
     pub threads: Vec<u32>,
@@ -329,9 +329,9 @@ impl Axes {
     ) {
         let kafka = if work == Work::Echo { &Kafka::None } else { kafka };
         let has_kafka = *kafka != Kafka::None;
-        for (stack, has_ring) in &self.stacks {
+        for (stack, takes_cures) in &self.stacks {
             let cures: Vec<Option<&String>> = match self.cures.as_slice() {
-                cures if *has_ring && !cures.is_empty() => cures.iter().map(Some).collect(),
+                cures if *takes_cures && !cures.is_empty() => cures.iter().map(Some).collect(),
                 _ => vec![None],
             };
             for cure in cures {
