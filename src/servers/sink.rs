@@ -26,13 +26,11 @@ const POLL_EVERY: Duration = Duration::from_millis(50);
 /// How long an event that found the queue full waits before it is tried again: as long as
 /// rust-rdkafka's `FutureProducer::send` does (`future_producer.rs`).
 const RETRY_EVERY: Duration = Duration::from_millis(100);
-/// Largest record. Kafka's own default for topics (`message.max.bytes`), 1 048 588, is the bound of a
-/// batch with its header of 61 bytes, which librdkafka leaves out of account when it takes a record:
-/// one between the two would be taken, acknowledged, and refused by the broker.
+/// Largest record: Kafka's default for topics (`message.max.bytes`, 1 048 588) less the header of a
+/// batch, for which librdkafka leaves no room: what the broker refuses would be acknowledged.
 const RECORD_BYTES_MAX: &str = "1048527";
-/// Longest pause between attempts to reach a broker that is gone, ms, as with Kafka's own clients.
-/// librdkafka looks in such a pause for no events whose time is up: with its default, 10 s, they
-/// fail that much too late, and Kafka that is back is found that much too late.
+/// Longest pause between attempts to reach a broker, ms. librdkafka looks in such a pause for no
+/// events whose time is up: with its default, 10 s, they would fail that much too late.
 const RECONNECT_AFTER_MAX: &str = "1000";
 
 /// When an event counts as taken.
