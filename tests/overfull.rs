@@ -20,7 +20,7 @@ use serve_harness::{Server, event, eventually};
 use socket2::{Domain, Socket, Type};
 use stallscope_probes::{fds, process};
 
-const STACKS: [&str; 4] = ["tokio", "tokio-uring", "tokio-hyper", "tokio-uring-hyper"];
+const STACKS: [&str; 5] = ["tokio", "tokio-uring", "tokio-hyper", "tokio-uring-hyper", "glommio"];
 
 /// Fds that the server may have, and clients that come.
 const FDS: u64 = 1_024;
