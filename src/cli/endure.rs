@@ -42,7 +42,8 @@ pub struct Args {
     /// How long each is under load, 5s to 168h
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     time: Duration,
-    /// How much of that memory is not looked at; at most half
+    /// How much of that memory is not looked at; at most half. It is longer where the broker inside
+    /// the server takes longer to fill and 10 minutes are left all the same
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
     warm_up: Duration,
     /// Connections of the load
