@@ -13,10 +13,8 @@ mod serve_harness;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use serve_harness::{Broker, Server, event, eventually, serve_output, until_end};
+use serve_harness::{Broker, STACKS, Server, event, eventually, serve_output, until_end};
 use stallscope_probes::sample::Fault;
-
-const STACKS: [&str; 5] = ["tokio", "tokio-uring", "tokio-hyper", "tokio-uring-hyper", "glommio"];
 
 /// Whether the server answers a new client within a short time.
 fn answers(server: &Server) -> bool {

@@ -16,11 +16,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
-use serve_harness::{Server, event, eventually};
+use serve_harness::{STACKS, Server, event, eventually};
 use socket2::{Domain, Socket, Type};
 use stallscope_probes::{fds, process};
-
-const STACKS: [&str; 4] = ["tokio", "tokio-uring", "tokio-hyper", "tokio-uring-hyper"];
 
 /// Fds that the server may have, and clients that come.
 const FDS: u64 = 1_024;

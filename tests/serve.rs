@@ -20,12 +20,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serve_harness::refusals::{error, of_hyper, refusals};
 use serve_harness::{
-    Broker, PATIENCE, Server, event, eventually, no_broker, serve_output, until_end,
+    Broker, PATIENCE, STACKS, Server, event, eventually, no_broker, serve_output, until_end,
 };
 use stallscope_probes::sample::{Fault, HeartbeatRaw};
 use stallscope_probes::{heartbeat, spool};
-
-const STACKS: [&str; 5] = ["tokio", "tokio-uring", "tokio-hyper", "tokio-uring-hyper", "glommio"];
 
 /// What a client does on one connection.
 enum Act<'a> {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
-use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -19,7 +18,7 @@ use super::lab::{folder, on_signal, print};
 use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED, serve};
 use crate::lab::endure::record::Endured;
 use crate::lab::endure::{self, Client, Plan, Progress, table};
-use crate::servers::{Ack, Kafka, Stack};
+use crate::servers::{Ack, Kafka, ProducerKind, Stack};
 use crate::watch::json::line;
 
 /// Shortest and longest load.
@@ -43,7 +42,8 @@ pub struct Args {
     /// How long each is under load, 5s to 168h
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     time: Duration,
-    /// How much of that memory is not looked at; at most half
+    /// How much of that memory is not looked at; at most half. It is longer where the broker inside
+    /// the server takes longer to fill and 10 minutes are left all the same
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
     warm_up: Duration,
     /// Connections of the load
@@ -59,8 +59,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Ack::Queue)]
     ack: Ack,
     /// Which producer of the servers' [default: the servers' own default]
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["base", "threaded", "future"]))]
-    producer: Option<String>,
+    #[arg(long, value_name = "NAME", value_enum)]
+    producer: Option<ProducerKind>,
     /// Most that memory may change after warm-up, per cent [default: 5; more where less than 10
     /// minutes are left after it]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
@@ -168,7 +168,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
         client: args.client,
         kafka: args.kafka.clone(),
         ack: name(&args.ack),
-        producer: args.producer.clone(),
+        producer: args.producer.as_ref().map(name),
         server_arguments: args.server.clone(),
         together: args.together,
         out: folder(args.out.as_ref(), "lab-endure")?,

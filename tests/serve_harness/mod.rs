@@ -20,6 +20,10 @@ use rustix::process::{Pid, Signal};
 use stallscope_probes::sample::HeartbeatRaw;
 use stallscope_probes::{Reading, heartbeat};
 
+/// The servers, as on the command line.
+pub const STACKS: [&str; 5] =
+    ["tokio", "tokio-uring", "tokio-hyper", "tokio-uring-hyper", "glommio"];
+
 /// How long a condition may take to come true, on a machine that is busy with something else.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 

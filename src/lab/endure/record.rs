@@ -49,6 +49,11 @@ pub struct Figures {
     pub threads_max: Option<f64>,
     /// CPU time of the server, cores, median.
     pub cpu_cores: Option<f64>,
+    /// Time its main thread could run and had no CPU, s a second, median and most: what a machine
+    /// that is shared does to it.
+    pub waited_for_cpu: Option<f64>,
+    /// See [`Self::waited_for_cpu`].
+    pub waited_for_cpu_max: Option<f64>,
     /// Most records in the producer's queue.
     pub producer_queue_max: Option<f64>,
     /// What was sampled, reduced to medians where it was long.
@@ -75,6 +80,8 @@ impl Endured {
             fds_after: seen.fds_after.as_ref().ok().copied(),
             threads_max: most(|point| point.threads),
             cpu_cores: median(&mut all(|point| point.cpu_cores).collect::<Vec<_>>()),
+            waited_for_cpu: median(&mut all(|point| point.waited_for_cpu).collect::<Vec<_>>()),
+            waited_for_cpu_max: most(|point| point.waited_for_cpu),
             producer_queue_max: most(|point| point.producer_queue),
             told: seen.told,
             points: seen.points,

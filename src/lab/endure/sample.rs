@@ -18,10 +18,18 @@ pub(super) struct Subject {
     pid: i32,
     page: Reading<PageReader>,
     ticks_per_s: f64,
-    /// CPU time, responses, and when they were read.
-    before: Option<(Instant, Option<f64>, Option<u64>)>,
+    before: Option<Counters>,
     /// Why memory could not be read, the last time that was so.
     pub(super) rss_absent: Option<String>,
+}
+
+/// What only grows, and when it was read.
+#[derive(Debug, Clone, Copy)]
+struct Counters {
+    at: Instant,
+    cpu_s: Option<f64>,
+    waited_s: Option<f64>,
+    responses: Option<f64>,
 }
 
 /// Memory of a process, KiB.
@@ -60,12 +68,16 @@ impl Subject {
         let process = process::read(Path::new(PROC), self.pid).got().cloned();
         let page = self.page().ok();
         let ticks = process.as_ref().map(|process| process.utime_ticks + process.stime_ticks);
-        let cpu_s = ticks.map(|ticks| ticks as f64 / self.ticks_per_s);
-        let responses = page.as_ref().map(|page| page.responses);
-        let now = Instant::now();
-        let before = self.before.replace((now, cpu_s, responses));
-        let since = |value: Option<f64>, before: Option<f64>, then: Instant| {
-            Some((value? - before?) / (now - then).as_secs_f64())
+        let now = Counters {
+            at: Instant::now(),
+            cpu_s: ticks.map(|ticks| ticks as f64 / self.ticks_per_s),
+            waited_s: self.waited_s(),
+            responses: page.as_ref().map(|page| page.responses as f64),
+        };
+        let before = self.before.replace(now);
+        let rate = |count: fn(&Counters) -> Option<f64>| {
+            let before = before.as_ref()?;
+            Some((count(&now)? - count(before)?) / (now.at - before.at).as_secs_f64())
         };
         Point {
             at_s: at.as_secs_f64(),
@@ -73,12 +85,17 @@ impl Subject {
             anon_kib: memory.and_then(|memory| memory.anon_kib),
             fds: self.fds().ok().map(|fds| fds as f64),
             threads: process.map(|process| process.threads as f64),
-            cpu_cores: before.and_then(|(then, cpu, _)| since(cpu_s, cpu, then)),
-            responses_per_s: before.and_then(|(then, _, earlier)| {
-                since(responses.map(|count| count as f64), earlier.map(|count| count as f64), then)
-            }),
+            cpu_cores: rate(|counters| counters.cpu_s),
+            waited_for_cpu: rate(|counters| counters.waited_s),
+            responses_per_s: rate(|counters| counters.responses),
             producer_queue: page.map(|page| page.producer_queue as f64),
         }
+    }
+
+    /// How long the main thread could run and had no CPU, in all.
+    fn waited_s(&self) -> Option<f64> {
+        let path = Path::new(PROC).join(self.pid.to_string()).join("schedstat");
+        waited_s(&std::fs::read_to_string(path).ok()?)
     }
 
     fn memory(&self) -> Result<Resident, String> {
@@ -104,6 +121,12 @@ fn resident(status: &str) -> Option<Resident> {
         line.trim().strip_suffix("kB")?.trim().parse().ok()
     };
     Some(Resident { rss_kib: kib("VmRSS:")?, anon_kib: kib("RssAnon:") })
+}
+
+/// From `/proc/PID/schedstat` (Documentation/scheduler/sched-stats.rst): the second figure, ns.
+fn waited_s(schedstat: &str) -> Option<f64> {
+    let waited_ns: f64 = schedstat.split_whitespace().nth(1)?.parse().ok()?;
+    Some(waited_ns / 1e9)
 }
 
 /// The longest time in which no answer came, as far as that is certain: a look that came late itself
@@ -142,6 +165,12 @@ mod tests {
         assert_eq!(resident(status), Some(Resident { rss_kib: 5120.0, anon_kib: Some(4000.0) }));
         assert_eq!(resident("VmRSS: 1 kB"), Some(Resident { rss_kib: 1.0, anon_kib: None }));
         assert_eq!(resident("Name:\tx\nState:\tZ (zombie)\n"), None, "absent is not zero");
+    }
+
+    #[test]
+    fn the_wait_for_a_cpu_is_the_second_figure() {
+        assert_eq!(waited_s("5 2500000000 7\n"), Some(2.5));
+        assert_eq!(waited_s(""), None);
     }
 
     #[test]

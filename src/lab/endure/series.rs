@@ -22,6 +22,8 @@ pub struct Point {
     pub threads: Option<f64>,
     /// CPU time since the look before, cores.
     pub cpu_cores: Option<f64>,
+    /// Time the main thread could run and had no CPU since the look before, s a second.
+    pub waited_for_cpu: Option<f64>,
     /// Responses since the look before, a second.
     pub responses_per_s: Option<f64>,
     /// Records in the producer's queue.
@@ -30,12 +32,13 @@ pub struct Point {
 
 /// The figures of a [`Point`], in order.
 type Figure = fn(&mut Point) -> &mut Option<f64>;
-const FIGURES: [Figure; 7] = [
+const FIGURES: [Figure; 8] = [
     |point| &mut point.rss_kib,
     |point| &mut point.anon_kib,
     |point| &mut point.fds,
     |point| &mut point.threads,
     |point| &mut point.cpu_cores,
+    |point| &mut point.waited_for_cpu,
     |point| &mut point.responses_per_s,
     |point| &mut point.producer_queue,
 ];

@@ -85,7 +85,16 @@ pub fn markdown(all: &[Endured]) -> String {
         if let Some(figures) = &one.figures {
             let (time, warm_up) = (figures.time_s, figures.warm_up_s);
             let server = &figures.server;
-            let _ = writeln!(text, "`{server}`, {time:.0} s of load, {warm_up:.0} s warm-up\n");
+            let _ = write!(text, "`{server}`, {time:.0} s of load, {warm_up:.0} s warm-up");
+            if let (Some(usual), Some(most)) = (figures.waited_for_cpu, figures.waited_for_cpu_max)
+            {
+                let (usual, most) = (usual * 100.0, most * 100.0);
+                let _ = write!(
+                    text,
+                    "; its main thread waited for a CPU {usual:.0} % of the time, {most:.0} % at worst"
+                );
+            }
+            text.push_str("\n\n");
         }
         for finding in &one.findings {
             let (rule, word) = (finding.rule, finding.outcome.word());
@@ -106,6 +115,7 @@ mod tests {
             at_s: f64::from(second),
             rss_kib: Some(51_200.0),
             cpu_cores: Some(0.5),
+            waited_for_cpu: Some(f64::from(second) / 100.0),
             ..Point::default()
         };
         let told = Told { requests: 600, responses: 600, acknowledged: 590, ..Told::default() };

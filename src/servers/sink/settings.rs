@@ -4,8 +4,14 @@ use rdkafka::config::ClientConfig;
 
 use super::{SinkOptions, Tuning};
 
-/// Largest record, as Kafka's own default for topics (`message.max.bytes`).
-const RECORD_BYTES_MAX: &str = "1048588";
+/// Largest record. Kafka's own default for topics (`message.max.bytes`), 1 048 588, is the bound of a
+/// batch with its header of 61 bytes, which librdkafka leaves out of account when it takes a record:
+/// one between the two would be taken, acknowledged, and refused by the broker.
+const RECORD_BYTES_MAX: &str = "1048527";
+/// Longest pause between attempts to reach a broker that is gone, ms, as with Kafka's own clients.
+/// librdkafka looks in such a pause for no events whose time is up: with its default, 10 s, they
+/// fail that much too late, and Kafka that is back is found that much too late.
+const RECONNECT_AFTER_MAX: &str = "1000";
 
 /// Most records in the producer's queue.
 pub(super) fn queue_max(options: &SinkOptions) -> u64 {
@@ -22,6 +28,7 @@ pub(super) fn configuration(options: &SinkOptions, bootstrap: &str) -> ClientCon
         .set("bootstrap.servers", bootstrap)
         .set("client.id", "stallscope")
         .set("message.max.bytes", RECORD_BYTES_MAX)
+        .set("reconnect.backoff.max.ms", RECONNECT_AFTER_MAX)
         .set("message.timeout.ms", options.message_timeout.as_millis().to_string());
     config.set("queue.buffering.max.messages", queue_max(options).to_string());
     match options.tuning {
