@@ -65,10 +65,10 @@ struct Crossed {
     )]
     work: Vec<Work>,
     /// Where records go: none, embedded (a broker inside the server), mock (the same inside the lab),
-    /// or a broker of your own
+    /// remote (mock, 20 ms away), or a broker of your own
     #[arg(
         long,
-        value_name = "none|embedded|mock|HOST:PORT,…",
+        value_name = "none|embedded|mock|remote|HOST:PORT,…",
         value_delimiter = ',',
         default_value = "embedded"
     )]

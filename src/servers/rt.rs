@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 /// Whose tasks and timers a thread has.
@@ -66,7 +66,11 @@ pub(super) struct Timer {
 
 enum Inner {
     Tokio(Pin<Box<tokio::time::Sleep>>),
-    Glommio(glommio::timer::Timer),
+    Glommio {
+        timer: glommio::timer::Timer,
+        /// Whom it will wake. glommio would note that down again at each poll, in a tree.
+        wakes: Option<Waker>,
+    },
 }
 
 impl Timer {
@@ -74,7 +78,10 @@ impl Timer {
     pub(super) fn at(fires: Instant) -> Self {
         let inner = match KIND.get() {
             Kind::Tokio => Inner::Tokio(Box::pin(tokio::time::sleep_until(fires.into()))),
-            Kind::Glommio => Inner::Glommio(glommio::timer::Timer::new(from_now(fires))),
+            Kind::Glommio => {
+                let timer = glommio::timer::Timer::new(from_now(fires));
+                Inner::Glommio { timer, wakes: None }
+            }
         };
         Self { fires, inner }
     }
@@ -89,7 +96,10 @@ impl Timer {
         self.fires = fires;
         match &mut self.inner {
             Inner::Tokio(sleep) => sleep.as_mut().reset(fires.into()),
-            Inner::Glommio(timer) => timer.reset(from_now(fires)),
+            Inner::Glommio { timer, wakes } => {
+                timer.reset(from_now(fires));
+                *wakes = None;
+            }
         }
     }
 
@@ -97,8 +107,14 @@ impl Timer {
     pub(super) fn poll_fired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.inner {
             Inner::Tokio(sleep) => ready!(sleep.as_mut().poll(cx)),
-            Inner::Glommio(timer) => {
+            Inner::Glommio { timer, wakes } => {
+                let is_known = wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+                if is_known && Instant::now() < self.fires {
+                    return Poll::Pending;
+                }
+                *wakes = Some(cx.waker().clone());
                 ready!(Pin::new(timer).poll(cx));
+                *wakes = None;
             }
         }
         Poll::Ready(())

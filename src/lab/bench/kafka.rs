@@ -46,13 +46,17 @@ pub(super) struct Mock {
 }
 
 impl Mock {
-    /// One broker, with the topic made.
+    /// One broker, with the topic made; it answers `rtt` after it was asked.
     ///
     /// # Errors
     /// When librdkafka cannot make it.
-    pub(super) fn start(topic: &str) -> anyhow::Result<Self> {
+    pub(super) fn start(topic: &str, rtt: Option<Duration>) -> anyhow::Result<Self> {
         let cluster = MockCluster::new(1).context("cannot start a mock broker")?;
         cluster.create_topic(topic, PARTITIONS, 1).context("cannot make a topic")?;
+        if let Some(rtt) = rtt {
+            // librdkafka numbers the brokers of a mock cluster from 1.
+            cluster.broker_round_trip_time(1, rtt).context("cannot slow a mock broker down")?;
+        }
         Ok(Self { cluster })
     }
 
@@ -207,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_was_produced_is_counted_both_ways() {
-        let mock = Mock::start("t").unwrap();
+        let mock = Mock::start("t", None).unwrap();
         let counter = Counter::new(&mock.bootstrap(), "t").unwrap();
         assert_eq!(counter.offsets().unwrap(), 0);
         let producer: BaseProducer = client(&mock.bootstrap()).create().unwrap();
@@ -223,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_topic_that_is_not_there_is_said() {
-        let mock = Mock::start("t").unwrap();
+        let mock = Mock::start("t", None).unwrap();
         let error = Counter::new(&mock.bootstrap(), "u").err().unwrap();
         assert!(error.to_string().contains("has no topic u"), "{error}");
     }

@@ -17,6 +17,7 @@
 //! study      all runs: kept one by one, gone on with after an end
 //! ```
 
+mod axes;
 mod json;
 mod kafka;
 mod machine;

@@ -155,6 +155,7 @@ fn brokers_are_addresses() {
         ("none", Some(Kafka::None)),
         ("embedded", Some(Kafka::Embedded)),
         ("mock", Some(Kafka::Mock)),
+        ("remote", Some(Kafka::Remote)),
         ("h:9092", Some(Kafka::Brokers(String::from("h:9092")))),
         ("h", None),
         ("h:0", None),

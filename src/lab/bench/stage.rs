@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail, ensure};
 use serde_json::Value;
 
+use super::axes::REMOTE_RTT;
 use super::kafka::{Counter, Mock, Topic};
 use super::plan::{Cell, Client, Kafka, Server, TOPIC, foreign_words, serve_words};
 use super::record::{Load, Records};
@@ -96,8 +97,9 @@ impl<'a> Stage<'a> {
         let (mut mock, mut topic, mut bootstrap) = (None, None, None);
         match &kafka {
             Kafka::None | Kafka::Embedded => {}
-            Kafka::Mock => {
-                let broker = Mock::start(name)?;
+            Kafka::Mock | Kafka::Remote => {
+                let rtt = (kafka == Kafka::Remote).then_some(REMOTE_RTT);
+                let broker = Mock::start(name, rtt)?;
                 bootstrap = Some(broker.bootstrap());
                 mock = Some(broker);
             }

@@ -16,6 +16,8 @@ use crate::servers::rt;
 pub(super) const POLL_EVERY: Duration = Duration::from_millis(50);
 /// How often a task on the runtime polls.
 const POLL_ON_RUNTIME_EVERY: Duration = Duration::from_millis(100);
+/// Most batches whose reports are collected at once, there: the runtime has other things to do.
+const BATCHES_MAX: usize = 4096;
 
 /// Who it is.
 pub(super) enum Poller {
@@ -156,9 +158,23 @@ pub(super) async fn poll_on_runtime(
     let mut was_paused = false;
     loop {
         if !polling.is_paused(&mut was_paused) {
-            beat_and_poll(producer, heartbeat, Duration::ZERO);
+            heartbeat.kafka_beat(queue(producer));
+            collect_reports(producer);
         }
         rt::sleep(POLL_ON_RUNTIME_EVERY).await;
+    }
+}
+
+/// Collects the reports that are there, without waiting for others. One poll without a wait collects
+/// those of one batch only (rust-rdkafka since 0.37, `base_producer.rs`): ten a second would be fewer
+/// than a busy server has, and its queue would be full for ever.
+fn collect_reports(producer: &BaseProducer<Reports>) {
+    for _ in 0..BATCHES_MAX {
+        let before = queue(producer);
+        producer.poll(Duration::ZERO);
+        if before == 0 || queue(producer) >= before {
+            return;
+        }
     }
 }
 

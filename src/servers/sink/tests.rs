@@ -178,3 +178,28 @@ fn without_a_producer_events_go_nowhere() {
     let expected = Tally { accepted: 0, delivered: 0, failed: 0, lost: 0 };
     assert_eq!(sink.finish(Duration::from_secs(20)), expected);
 }
+
+#[test]
+fn a_task_that_polls_seldom_keeps_up_with_many_batches() {
+    let broker = EmbeddedBroker::start("events").unwrap();
+    let options = SinkOptions {
+        producer: ProducerKind::Base,
+        message_timeout: Duration::from_secs(20),
+        ..options(broker.bootstrap(), Ack::Queue)
+    };
+    let sink = Arc::new(Sink::start(&options, Arc::new(Heartbeat::off())).unwrap());
+    let runtime = tokio::runtime::LocalRuntime::new().unwrap();
+    runtime.block_on(async {
+        let polling = Arc::clone(&sink);
+        rt::spawn(async move { polling.poll_on_runtime().await });
+        // A batch lingers for 5 ms: each of these is one or more of its own.
+        for _ in 0..60 {
+            assert!(matches!(sink.publish("one"), Published::Queued));
+            rt::sleep(Duration::from_millis(12)).await;
+        }
+        // At one batch for each poll, every 100 ms, some fifty would be left.
+        rt::sleep(Duration::from_millis(500)).await;
+        assert!(sink.outlet.queue() < 20, "{} reports were not asked for", sink.outlet.queue());
+    });
+    assert_eq!(sink.finish(Duration::from_secs(20)).delivered, 60);
+}
