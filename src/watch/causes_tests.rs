@@ -294,7 +294,7 @@ pub(super) fn sibling(since: Option<u64>, sample: &mut Sample) {
     });
 }
 
-fn overflow(since: Option<u64>, sample: &mut Sample) {
+pub(super) fn overflow(since: Option<u64>, sample: &mut Sample) {
     let Some(ticks) = since else { return };
     listeners(sample, |listeners| {
         listeners[0].limit = Some(8);

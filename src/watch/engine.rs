@@ -31,6 +31,8 @@ pub struct Engine {
     onsets: VecDeque<u64>,
     history: VecDeque<Arc<Model>>,
     verdict: Option<Verdict>,
+    /// When a verdict that stands was held against what came after it.
+    reviewed_ns: u64,
     onset_ns: Option<u64>,
     calm: Calm,
     slowness: Slowness,
@@ -43,6 +45,14 @@ struct Calm {
     said: Option<Cause>,
     /// A state other than the one said, and how many looks in a row have shown it.
     other: Option<(Cause, u32)>,
+}
+
+/// How often a verdict under which the server works on is held against what came after it.
+const REVIEW_EVERY_NS: u64 = 1_000_000_000;
+
+/// Whether a server with this trouble works all the while, so that worse can come meanwhile.
+const fn lets_work_go_on(cause: Cause) -> bool {
+    matches!(cause, Cause::AcceptQueueOverflow | Cause::SynBacklogFull)
 }
 
 /// Stalls that come and go are told of when there were so many within so long.
@@ -114,6 +124,7 @@ impl Engine {
             onsets: VecDeque::new(),
             history: VecDeque::with_capacity(HISTORY_MAX),
             verdict: None,
+            reviewed_ns: 0,
             onset_ns: None,
             calm: Calm::default(),
             slowness: Slowness::default(),
@@ -224,12 +235,19 @@ impl Engine {
         (seen && self.calm.is_news(verdict.cause)).then_some(verdict)
     }
 
-    /// A verdict that is new, or surer than the one given before. A certain one stands.
+    /// A verdict that is new, or surer than the one given before. A certain one stands, unless it is
+    /// of a server that works on and something stops it for good meanwhile.
     fn judge(&mut self, now_ns: u64) -> Option<Verdict> {
         let onset = self.detector.onset()?.clone();
         let before = self.verdict.as_ref();
-        if before.is_some_and(|verdict| verdict.confidence == Confidence::Certain) {
-            return None;
+        if let Some(verdict) = before
+            && verdict.confidence == Confidence::Certain
+        {
+            let is_due = now_ns.saturating_sub(self.reviewed_ns) >= REVIEW_EVERY_NS;
+            if !lets_work_go_on(verdict.cause) || !is_due {
+                return None;
+            }
+            self.reviewed_ns = now_ns;
         }
         let history = self.history.make_contiguous();
         let verdict = diagnose::diagnose(&case(&onset, history, now_ns, &self.config));
@@ -238,6 +256,11 @@ impl Engine {
         let better = match before {
             None => !unknown || patience_over,
             Some(before) if before.cause == Cause::Unknown => !unknown,
+            Some(before) if before.confidence == Confidence::Certain => {
+                verdict.confidence == Confidence::Certain
+                    && verdict.cause != before.cause
+                    && !lets_work_go_on(verdict.cause)
+            }
             Some(before) => !unknown && verdict.confidence > before.confidence,
         };
         if !better {

@@ -30,5 +30,7 @@ mod onset_tests;
 mod twins_tests;
 #[cfg(test)]
 mod world;
+#[cfg(test)]
+mod worse_tests;
 
 pub use clock::{anchor, now_ns};
