@@ -203,13 +203,17 @@ impl Parser {
         let here = &self.buffer[self.begin..];
         let has_end = has_empty_line(&here[self.scanned_bytes.saturating_sub(2)..]);
         self.scanned_bytes = here.len();
+        // As nearly all come: one parse, and what it finds wrong is what the tries would have found.
+        if has_end && let Some(head) = parse::head(here)? {
+            return Ok(Some(head));
+        }
         while here.len() >= self.attempt_bytes && self.attempt_bytes <= HEAD_BYTES_MAX {
             if let Some(head) = parse::head(&here[..self.attempt_bytes])? {
                 return Ok(Some(head));
             }
             self.attempt_bytes *= 2;
         }
-        if has_end { parse::head(here) } else { Ok(None) }
+        Ok(None)
     }
 
     /// Empty lines before a request line are to be ignored (RFC 9112, section 2.2): some clients
@@ -229,7 +233,8 @@ enum Progress {
 
 /// Whether a line feed is followed by another, or by CR LF: the end of a header section.
 fn has_empty_line(bytes: &[u8]) -> bool {
-    bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|tri| tri == b"\n\r\n")
+    memchr::memchr_iter(b'\n', bytes)
+        .any(|at| bytes[at + 1..].starts_with(b"\n") || bytes[at + 1..].starts_with(b"\r\n"))
 }
 
 #[cfg(test)]
