@@ -179,7 +179,7 @@ fn an_interrupt_ends_everything_and_keeps_what_is_over() {
 fn what_cannot_be_compared_is_refused() {
     let cases: [(&[&str], &str); 12] = [
         (&["--stack", "nginx"], "[possible values: tokio"),
-        (&["--kafka", "broker"], "write it like none, embedded, mock or host:9092"),
+        (&["--kafka", "broker"], "write it like none, embedded, mock, remote or host:9092"),
         (&["--server", "x"], "write it like 'name=COMMAND'"),
         (&["--server", "x=./server"], "the command has no {port}"),
         (&["--server", "a=x {port}", "--server", "a=y {port}"], "two servers are called a"),
