@@ -12,6 +12,10 @@ const RECORD_BYTES_MAX: &str = "1048527";
 /// librdkafka looks in such a pause for no events whose time is up: with its default, 10 s, they
 /// fail that much too late, and Kafka that is back is found that much too late.
 const RECONNECT_AFTER_MAX: &str = "1000";
+/// How often the leaders of the partitions are asked for, ms. A broker that has come back may answer
+/// that a partition has none yet; librdkafka 2.12 then does not always ask again before this
+/// (default: 5 min, longer than an event is tried), and what is queued for it waits.
+const LEADERS_EVERY: &str = "10000";
 
 /// Most records in the producer's queue.
 pub(super) fn queue_max(options: &SinkOptions) -> u64 {
@@ -29,6 +33,7 @@ pub(super) fn configuration(options: &SinkOptions, bootstrap: &str) -> ClientCon
         .set("client.id", "stallscope")
         .set("message.max.bytes", RECORD_BYTES_MAX)
         .set("reconnect.backoff.max.ms", RECONNECT_AFTER_MAX)
+        .set("topic.metadata.refresh.interval.ms", LEADERS_EVERY)
         .set("message.timeout.ms", options.message_timeout.as_millis().to_string());
     config.set("queue.buffering.max.messages", queue_max(options).to_string());
     match options.tuning {
