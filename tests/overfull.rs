@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
-use serve_harness::{STACKS, Server, event, eventually};
+use serve_harness::{Broker, STACKS, Server, event, eventually};
 use socket2::{Domain, Socket, Type};
 use stallscope_probes::{fds, process};
 
@@ -85,6 +85,10 @@ struct Client {
 }
 
 impl Client {
+    fn new(address: SocketAddr) -> Self {
+        Self { socket: begin_to_connect(address), has_asked: false, told: None }
+    }
+
     /// Sends once it is connected, and listens for the answer.
     fn go_on(&mut self) {
         if !self.has_asked {
@@ -92,7 +96,7 @@ impl Client {
         }
         let mut bytes = [0; 512];
         match self.socket.read(&mut bytes) {
-            Ok(read) => self.told = Some(bytes[..read].starts_with(b"HTTP/1.1 202 ")),
+            Ok(read) => self.told = Some(bytes[..read].starts_with(b"HTTP/1.1 20")),
             Err(error) => match error.kind() {
                 ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
                     self.told = Some(false);
@@ -141,10 +145,14 @@ fn is_calm(stack: &str, server: &Server) {
     assert!(failures < FAILURES_MAX, "{stack}: {failures} accepts failed in {QUIET:?}");
 }
 
-fn overfull(stack: &str) {
-    let server = Server::start(stack, &[]);
+fn limit_fds(server: &Server) {
     let limit = Rlimit { current: Some(FDS), maximum: Some(FDS) };
     prlimit(Pid::from_raw(server.pid()), Resource::Nofile, limit).unwrap();
+}
+
+fn overfull(stack: &str) {
+    let server = Server::start(stack, &[]);
+    limit_fds(&server);
     let first = server.connect();
     let address = first.peer_addr().unwrap();
     drop(first);
@@ -152,8 +160,7 @@ fn overfull(stack: &str) {
     assert!(serves_anew(address), "{stack}");
     eventually("it is delivered", || server.heartbeat().delivered == 1);
 
-    let client = |_| Client { socket: begin_to_connect(address), has_asked: false, told: None };
-    let mut clients: Vec<Client> = (0..CLIENTS).map(client).collect();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::new(address)).collect();
     eventually("the server has no fd left", || open_fds(&server) >= FDS);
     eventually("it says so", || server.heartbeat().accept_errno == Some(EMFILE));
     is_calm(stack, &server);
@@ -187,5 +194,56 @@ fn a_server_with_too_many_clients_serves_those_it_holds_and_recovers() {
     }
     for stack in STACKS {
         overfull(stack);
+    }
+}
+
+/// Has all clients go on until so many are told that their event is delivered.
+fn until_delivered(what: &str, clients: &mut [Client], count: usize) {
+    eventually(what, || {
+        clients.iter_mut().filter(|client| client.told.is_none()).for_each(Client::go_on);
+        clients.iter().filter(|client| client.told == Some(true)).count() >= count
+    });
+}
+
+/// Clients who wait for the delivery of their events hold all fds, and librdkafka, who is to
+/// deliver them, needs some to reach the broker: at first, and after the broker was away.
+fn delivers_in_need(stack: &str) {
+    let broker = Broker::start();
+    let server = Server::start(stack, &["--ack", "delivery", "--kafka", &broker.bootstrap]);
+    limit_fds(&server);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::new(server.address())).collect();
+    until_delivered(&format!("{stack}: the first events"), &mut clients, HELD_MIN);
+
+    let (mut held, mut waiting): (Vec<_>, Vec<_>) =
+        clients.into_iter().partition(|client| client.told == Some(true));
+    let taken_before = server.heartbeat().requests;
+    broker.goes_away();
+    for client in &mut held {
+        (client.has_asked, client.told) = (false, None);
+        client.go_on();
+    }
+    // Some of those who wait may have got an fd as librdkafka's came free.
+    let again = held.len() as u64;
+    eventually("their next events are taken", || {
+        server.heartbeat().requests >= taken_before + again
+    });
+    broker.comes_back();
+    let count = held.len();
+    until_delivered(&format!("{stack}: the next events"), &mut held, count);
+    eprintln!("{stack}: {count} held, and served again after the broker was away");
+    waiting.clear();
+    drop(held);
+    let (status, end) = server.stop();
+    assert!(status.success() && end.accepted == end.delivered, "{stack}: {end:?}");
+}
+
+#[test]
+fn clients_who_hold_all_fds_do_not_keep_the_producer_from_its_broker() {
+    if !may_hold(CLIENTS) {
+        eprintln!("NOT TESTED: takes {CLIENTS} fds");
+        return;
+    }
+    for stack in STACKS {
+        delivers_in_need(stack);
     }
 }

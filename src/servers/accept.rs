@@ -58,6 +58,11 @@ async fn accept<L: Listener, F: Future<Output = ()> + 'static>(
     let mut accepting = pin!(listener.accept());
     let mut stop = pin!(context.stop.requested());
     loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            () = room_for_one(context) => {}
+        }
         let accepted = tokio::select! {
             biased;
             () = &mut stop => break,
@@ -88,6 +93,13 @@ async fn accept<L: Listener, F: Future<Output = ()> + 'static>(
     listener.stop();
     if let Ok(stream) = accepting.await {
         rt::spawn(serve(stream, Rc::clone(context)));
+    }
+}
+
+/// Waits while the fds that are left are the producer's.
+async fn room_for_one(context: &Context) {
+    while !context.sink.lets_accept() {
+        rt::sleep(BACK_OFF_MAX).await;
     }
 }
 

@@ -269,6 +269,8 @@ async fn serve<L: Listener, F: Future<Output = ()> + 'static>(
     if context.lane == 0 {
         let sink = Arc::clone(&context.sink);
         context.spawn_for_life(async move { sink.poll_on_runtime().await });
+        let sink = Arc::clone(&context.sink);
+        context.spawn_for_life(async move { sink.keep_fds().await });
     }
     accept::run(listener, Rc::clone(&context), fault, timeout, serve).await;
     context.sink.settle(timeout).await;
@@ -297,7 +299,12 @@ impl Others {
             let thread = std::thread::Builder::new().name(format!("runtime-{number}"));
             let spawned = thread.spawn(move || {
                 let lane = Lane { common, number, listener, broker: None, fault: None };
-                let tell = |told: Sender<()>| move || told.send(()).unwrap_or_default();
+                // Nobody listens any more when the server has failed meanwhile.
+                let tell = |told: Sender<()>| {
+                    move || {
+                        told.send(()).ok();
+                    }
+                };
                 let begin = || {
                     tell(is_ready)();
                     Ok(())

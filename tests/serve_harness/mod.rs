@@ -228,7 +228,7 @@ const PARTITIONS: i32 = 3;
 
 /// A broker of the test's own, that outlives the servers.
 pub struct Broker {
-    _cluster: MockCluster<'static, DefaultProducerContext>,
+    cluster: MockCluster<'static, DefaultProducerContext>,
     pub bootstrap: String,
 }
 
@@ -237,7 +237,16 @@ impl Broker {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("events", PARTITIONS, 1).unwrap();
         let bootstrap = cluster.bootstrap_servers();
-        Self { _cluster: cluster, bootstrap }
+        Self { cluster, bootstrap }
+    }
+
+    /// Cuts all connections, and takes none until it is back.
+    pub fn goes_away(&self) {
+        self.cluster.broker_down(1).unwrap();
+    }
+
+    pub fn comes_back(&self) {
+        self.cluster.broker_up(1).unwrap();
     }
 
     fn consumer(&self) -> BaseConsumer {

@@ -7,10 +7,12 @@
 //! ```text
 //! Sink -> outlet (one event into the queue) -> producer, by polling (who asks for the reports)
 //!                                              settings (of librdkafka)
+//!                                              reserve (of fds, for its connections)
 //! ```
 
 mod outlet;
 mod polling;
+mod reserve;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -27,9 +29,12 @@ use super::rt;
 use crate::kit::heartbeat::Heartbeat;
 use outlet::{Counts, Outlet, Producer, Reports, Ticket, Unsent};
 use polling::{Poller, poll_until_delivered};
+use reserve::{Progress, Reserve};
 
 /// How often it is looked whether everything has been delivered.
 const SETTLED_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How often it is looked whether the producer needs fds.
+const NEED_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// When an event counts as taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -163,6 +168,7 @@ pub struct Sink {
     /// Shared by all events nobody waits for: one counter instead of one allocation each.
     no_one_waits: Arc<Ticket>,
     poller: Poller,
+    reserve: Reserve,
 }
 
 impl Sink {
@@ -170,11 +176,11 @@ impl Sink {
     /// broker: events queue up until there is one.
     pub fn start(options: &SinkOptions, heartbeat: Arc<Heartbeat>) -> Result<Self, SinkError> {
         let counts = Arc::new(Counts::default());
-        let (producer, poller) = match &options.bootstrap {
-            None => (Producer::None, Poller::Nobody),
+        let ((producer, poller), reserve) = match &options.bootstrap {
+            None => ((Producer::None, Poller::Nobody), Reserve::none()),
             Some(bootstrap) => {
                 heartbeat.kafka_queue_holds(settings::queue_max(options));
-                make(options, bootstrap, &counts, &heartbeat)?
+                (make(options, bootstrap, &counts, &heartbeat)?, Reserve::new())
             }
         };
         Ok(Self {
@@ -183,6 +189,7 @@ impl Sink {
             when_full: options.when_full,
             no_one_waits: Arc::default(),
             poller,
+            reserve,
         })
     }
 
@@ -196,6 +203,25 @@ impl Sink {
         if let Poller::Itself = self.poller {
             polling::tell_queue(&self.outlet).await;
         }
+    }
+
+    /// Sees to it that the producer has fds for its connections, for as long as this thread's runtime
+    /// turns.
+    pub async fn keep_fds(&self) {
+        if let Producer::None = self.outlet.producer {
+            return;
+        }
+        loop {
+            let (accepted, delivered, failed) = self.outlet.counts.read();
+            let waiting = accepted.saturating_sub(delivered + failed);
+            self.reserve.look(Instant::now(), Progress { waiting, delivered });
+            rt::sleep(NEED_LOOK_EVERY).await;
+        }
+    }
+
+    /// Whether a connection may be accepted, or the fd that it would take is the producer's.
+    pub fn lets_accept(&self) -> bool {
+        self.reserve.lets_accept()
     }
 
     /// Stops polling the producer, and returns once the call of `poll` under way has ended: no
@@ -230,6 +256,8 @@ impl Sink {
 
     /// Waits for the delivery of everything taken, at most `timeout`, and says what came of it.
     pub fn finish(&self, timeout: Duration) -> Tally {
+        // What is left to be delivered may need a connection.
+        self.reserve.end();
         match (&self.poller, &self.outlet.producer) {
             (Poller::Thread(thread), _) => thread.finish(timeout),
             (Poller::Runtime(_), Producer::Base(producer)) => {
