@@ -2,24 +2,22 @@
 #![expect(clippy::disallowed_methods, reason = "this is where the study is written")]
 
 use std::fmt::Write as _;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::args::duration;
+use super::bar::bar;
 use super::lab::{folder, on_signal, print};
 use super::{EXIT_ERROR, EXIT_OK, EXIT_USAGE};
-use crate::lab::bench::plan::{
-    Axes, Client, Foreign, Kafka, Producer, ROUNDS_MAX, Saturation, Work, labels,
-};
+use crate::lab::bench::plan::{Axes, Client, Foreign, Kafka, ROUNDS_MAX, Saturation, labels};
 use crate::lab::bench::{self, Machine, Plan, Progress, Study, Summary, study};
 use crate::load::plan::CONNECTIONS_MAX;
-use crate::servers::{Cures, Stack, Tuning};
+use crate::servers::{Cures, ProducerKind, Stack, Tuning, Work};
 use crate::watch::json::line;
 
 const AFTER: &str = "\
@@ -81,7 +79,7 @@ struct Crossed {
         value_delimiter = ',',
         default_value = "threaded"
     )]
-    producer: Vec<Producer>,
+    producer: Vec<ProducerKind>,
     /// Settings of the producer
     #[arg(
         long,
@@ -337,16 +335,7 @@ struct Display {
 
 impl Display {
     fn new() -> Self {
-        let target = if std::io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(Some(1), target);
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}") {
-            bar.set_style(style.progress_chars("━━╌"));
-        }
-        Self { bar }
+        Self { bar: bar(1, "{bar:24} {pos}/{len}  {msg}") }
     }
 
     fn show(&self, progress: &Progress<'_>) {

@@ -1,7 +1,6 @@
 //! `stallscope lab endure`.
 #![expect(clippy::disallowed_methods, reason = "this is where its results are written")]
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -10,10 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use clap::error::ErrorKind;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::args::duration;
+use super::bar::bar;
 use super::lab::{folder, on_signal, print};
 use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED, serve};
 use crate::lab::endure::record::Endured;
@@ -184,7 +184,8 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 fn machine() -> String {
     let uname = rustix::system::uname();
     let (system, release) = (uname.sysname().to_string_lossy(), uname.release().to_string_lossy());
-    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let cpus = std::thread::available_parallelism()
+        .map_or_else(|_| String::from("unknown number of"), |count| count.to_string());
     format!("{system} {release}, {cpus} CPUs")
 }
 
@@ -195,16 +196,7 @@ struct Display {
 
 impl Display {
     fn new() -> Self {
-        let target = if std::io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(Some(1_000), target);
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
-            bar.set_style(style.progress_chars("━━╌"));
-        }
-        Self { bar }
+        Self { bar: bar(1_000, "{bar:24} {msg}") }
     }
 
     fn show(&self, progress: &Progress<'_>) {

@@ -1,7 +1,7 @@
 //! `stallscope lab`.
 #![expect(clippy::disallowed_methods, reason = "this is where the page is written")]
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use clap::{Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::args::duration;
+use super::bar::bar;
 use super::{EXIT_ERROR, EXIT_OK, EXIT_STALLED, endure};
 use crate::lab::catalogue::{self, Scenario};
 use crate::lab::matrix::{self, Matrix, Progress};
 use crate::lab::record::Way;
-use crate::lab::{html, names, run, soak, table, windows};
+use crate::lab::{healthy, html, names, run, table, windows};
 use crate::watch::json::line;
 
 /// Make servers stall for real, and hold the watcher to the truth.
@@ -308,25 +309,25 @@ fn healthy(args: &HealthyArgs) -> anyhow::Result<ExitCode> {
     let out = folder(args.out.as_ref(), "lab-healthy")?;
     let stop = on_signal()?;
     let display = Display::new();
-    let plan = soak::Plan { out, time: args.time, seed: args.seed };
-    let soak = soak::run(&plan, &stop, |share, alarms| display.share(share, alarms))?;
+    let plan = healthy::Plan { out, time: args.time, seed: args.seed };
+    let hours = healthy::run(&plan, &stop, |share, alarms| display.share(share, alarms))?;
     display.bar.finish_and_clear();
     let text = if args.json {
         let whole = json!({
-            "fine": soak.is_fine(),
-            "healthy_s": soak.healthy_s(),
-            "alarms": soak.alarms(),
-            "watched": soak.watched,
-            "notes": soak.notes,
+            "fine": hours.is_fine(),
+            "healthy_s": hours.healthy_s(),
+            "alarms": hours.alarms(),
+            "watched": hours.watched,
+            "notes": hours.notes,
         });
         format!("{}\n", line(&whole))
     } else {
-        let mut lines = soak.notes.clone();
-        lines.push(soak.line());
+        let mut lines = hours.notes.clone();
+        lines.push(hours.line());
         format!("{}\n", lines.join("\n"))
     };
     print(&text)?;
-    Ok(ExitCode::from(if soak.is_fine() { EXIT_OK } else { EXIT_STALLED }))
+    Ok(ExitCode::from(if hours.is_fine() { EXIT_OK } else { EXIT_STALLED }))
 }
 
 /// The progress bar, on stderr; where that is no terminal, a line for each run.
@@ -336,16 +337,7 @@ struct Display {
 
 impl Display {
     fn new() -> Self {
-        let target = if std::io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(Some(1), target);
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}") {
-            bar.set_style(style.progress_chars("━━╌"));
-        }
-        Self { bar }
+        Self { bar: bar(1, "{bar:24} {pos}/{len}  {msg}") }
     }
 
     fn show(&self, progress: &Progress<'_>) {

@@ -1,15 +1,16 @@
 //! `stallscope load`.
 
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::bar::bar;
 use super::{EXIT_ERROR, EXIT_OK};
 use crate::load::plan::{CONNECTIONS_MAX, DATA_BYTES_MAX, Method, RATE_MAX};
 use crate::load::{Plan, Tally, Target};
@@ -118,16 +119,8 @@ const RECENT_MAX: usize = 11;
 
 impl Display {
     fn new(plan: &Plan) -> Self {
-        let target = if std::io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
         let length_ms = u64::try_from(plan.duration.as_millis()).unwrap_or(u64::MAX);
-        let bar = ProgressBar::with_draw_target(Some(length_ms), target);
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
-            bar.set_style(style.progress_chars("━━╌"));
-        }
+        let bar = bar(length_ms, "{bar:24} {msg}");
         Self { bar, recent: std::collections::VecDeque::with_capacity(RECENT_MAX) }
     }
 

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Each is a door to the same pipe.
 
 pub(crate) mod args;
+mod bar;
 mod compare;
 mod diagnose;
 mod document;

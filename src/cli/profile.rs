@@ -1,16 +1,16 @@
 //! `stallscope profile`: where a process's time goes, for some seconds.
 #![expect(clippy::disallowed_methods, reason = "this is where profiles are written")]
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::builder::{PathBufValueParser, TypedValueParser as _};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::duration;
+use super::bar::bar;
 use super::target::TargetArgs;
 use super::{EXIT_ERROR, EXIT_OK, stop};
 use crate::profile::fold::fold;
@@ -149,7 +149,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         args.output.clone()
     };
     let anchor = anchor();
-    let bar = progress_bar(args.time);
+    let bar = bar(args.time.as_millis() as u64, "{bar:24} profiling, {eta} left");
     let plan = Plan { kind: args.mode.kind(), hz: args.hz, length: args.time };
     let made = run::run(&target, plan, &stop, |passed| {
         bar.set_position(passed.min(args.time).as_millis() as u64);
@@ -173,19 +173,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")?;
     Ok(ExitCode::from(if caught { EXIT_OK } else { EXIT_ERROR }))
-}
-
-fn progress_bar(length: Duration) -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
-    let bar = ProgressBar::with_draw_target(Some(length.as_millis() as u64), target);
-    if let Ok(style) = ProgressStyle::with_template("{bar:24} profiling, {eta} left") {
-        bar.set_style(style.progress_chars("━━╌"));
-    }
-    bar
 }
 
 /// As it is shown: threads by role, and the runtimes' own frames folded, unless all is wanted.

@@ -71,7 +71,7 @@ pub struct Args {
     kafka_rtt: Option<Duration>,
 
     /// Which producer, and so who asks for the reports of delivery
-    #[arg(long, value_enum, default_value_t = ProducerKind::Threaded, help_heading = "Kafka")]
+    #[arg(long, value_enum, default_value_t = ProducerKind::DEFAULT, help_heading = "Kafka")]
     producer: ProducerKind,
 
     /// Topic of the records

@@ -7,7 +7,7 @@
 //! process, start, watcher      its processes
 //! run                    one execution, watched from before the fault and from after it
 //! record, judge          what came of it; pure
-//! matrix, soak           many runs; hours of health
+//! matrix, healthy        many runs; hours of health
 //! endure                 hours of full load on the servers themselves
 //! tally, table, html     sums over runs, as text and as a page; pure
 //! windows                small parts of right runs, as data for tests
@@ -18,6 +18,7 @@ pub mod bench;
 pub mod catalogue;
 pub mod chance;
 pub mod endure;
+pub mod healthy;
 pub mod html;
 pub mod judge;
 pub mod matrix;
@@ -28,7 +29,6 @@ mod process;
 pub mod record;
 pub mod run;
 pub mod scenario;
-pub mod soak;
 mod start;
 pub mod table;
 pub mod tally;

@@ -40,6 +40,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use cure::{Cure, Cures};
 pub use fault::FaultPlan;
 pub use run::run;
@@ -105,12 +107,23 @@ pub enum Kafka {
 }
 
 /// What is done with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Work {
-    /// Each is one event
+    /// HTTP, and a record for Kafka
     Events,
-    /// Whatever comes in one read is answered with the bytes of a 202, unread
+    /// Each read is answered with the bytes of a 202: no HTTP, no Kafka
     Echo,
+}
+
+impl Work {
+    /// As on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Echo => "echo",
+        }
+    }
 }
 
 /// How a server is to run.

@@ -7,52 +7,6 @@ use serde::{Deserialize, Serialize};
 /// Round-trip time of the broker that stands for one far away: between two regions of one continent.
 pub const REMOTE_RTT: Duration = Duration::from_millis(20);
 
-/// What a server of ours does with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Work {
-    /// HTTP, and a record for Kafka
-    Events,
-    /// Each read is answered with the bytes of a 202: no HTTP, no Kafka
-    Echo,
-}
-
-impl Work {
-    /// As on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Events => "events",
-            Self::Echo => "echo",
-        }
-    }
-}
-
-/// Which of rdkafka's producers a server of ours uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Producer {
-    /// `BaseProducer`, polled by a task on the runtime
-    Base,
-    /// The same, polled by a thread of its own
-    Threaded,
-    /// `FutureProducer`: a task on the runtime awaits each delivery
-    Future,
-}
-
-impl Producer {
-    /// What `serve` takes when it is told nothing.
-    pub const DEFAULT: Self = Self::Threaded;
-
-    /// As on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::Threaded => "threaded",
-            Self::Future => "future",
-        }
-    }
-}
-
 /// Where records go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

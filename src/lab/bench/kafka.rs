@@ -154,7 +154,9 @@ impl Counter {
                 .consumer
                 .fetch_watermarks(&self.topic, *partition, ANSWER_MAX)
                 .context("cannot ask Kafka for its offsets")?;
-            sum += u64::try_from(high).unwrap_or_default();
+            sum += u64::try_from(high).with_context(|| {
+                format!("Kafka says {high} of the end of partition {partition} of {}", self.topic)
+            })?;
         }
         Ok(sum)
     }

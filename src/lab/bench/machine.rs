@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 pub struct Machine {
     /// Name of the CPU; `None` where the kernel does not tell.
     pub cpu: Option<String>,
-    /// CPUs this process may use.
-    pub cpus: u32,
+    /// CPUs this process may use; `None` where the kernel does not tell.
+    pub cpus: Option<u32>,
     /// Memory, bytes.
     pub memory_bytes: u64,
     /// Kernel and architecture.
@@ -39,7 +39,7 @@ impl Machine {
         let loadavg = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Self {
             cpu: cpu_name(&cpuinfo),
-            cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
+            cpus: std::thread::available_parallelism().ok().map(|count| count.get() as u32),
             memory_bytes: info.totalram as u64 * u64::from(info.mem_unit),
             kernel: format!(
                 "{} {}, {}",
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn this_machine_is_one() {
         let machine = Machine::look(String::from("x"));
-        assert!(machine.cpus > 0 && machine.memory_bytes > 1 << 20, "{machine:?}");
+        assert!(machine.cpus > Some(0) && machine.memory_bytes > 1 << 20, "{machine:?}");
         assert!(machine.kernel.starts_with("Linux "), "{machine:?}");
         assert_eq!(build_hash().unwrap().len(), 64);
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use super::axes::{Client, Kafka, Producer, Work};
+use crate::servers::{ProducerKind, Work};
+
+pub use super::axes::{Client, Kafka};
 
 /// Most cells of a study: beyond that no table can be read.
 pub const CELLS_MAX: usize = 256;
@@ -73,7 +75,7 @@ pub struct Own {
     /// What it does with a request.
     pub work: Work,
     /// Which producer; only where there is Kafka.
-    pub producer: Option<Producer>,
+    pub producer: Option<ProducerKind>,
     /// Settings of the producer, as `serve` calls them; only where there is Kafka.
     pub tuning: Option<String>,
     /// Where records go.
@@ -120,7 +122,7 @@ pub struct Axes {
     /// What they do.
     pub works: Vec<Work>,
     /// Their producers.
-    pub producers: Vec<Producer>,
+    pub producers: Vec<ProducerKind>,
     /// Their producers' settings.
     pub tunings: Vec<String>,
     /// Where records go.
@@ -210,7 +212,7 @@ impl Axes {
         &self,
         servers: &mut Vec<Server>,
         work: Work,
-        producer: Producer,
+        producer: ProducerKind,
         tuning: &str,
         kafka: &Kafka,
         threads: u32,
@@ -375,7 +377,7 @@ pub fn serve_words(own: &Own, bootstrap: Option<&str>, topic: &str) -> Vec<Strin
             }
         }
     }
-    if let Some(producer) = own.producer.filter(|producer| *producer != Producer::DEFAULT) {
+    if let Some(producer) = own.producer.filter(|producer| *producer != ProducerKind::DEFAULT) {
         add("--producer", producer.name());
     }
     if let Some(tuning) = own.tuning.as_deref().filter(|tuning| *tuning != "default") {

@@ -35,7 +35,7 @@ fn what_makes_no_difference_is_not_varied() {
     let axes = Axes {
         stacks: stacks(),
         works: vec![Work::Events, Work::Echo],
-        producers: vec![Producer::Base, Producer::Threaded],
+        producers: vec![ProducerKind::Base, ProducerKind::Threaded],
         tunings: vec![String::from("default"), String::from("tuned")],
         kafkas: vec![Kafka::None, Kafka::Embedded],
         cures: vec![String::from("all"), String::from("none")],
@@ -91,7 +91,7 @@ fn commands_say_what_is_special() {
     let own = Own {
         stack: String::from("tokio"),
         work: Work::Events,
-        producer: Some(Producer::Threaded),
+        producer: Some(ProducerKind::Threaded),
         tuning: Some(String::from("default")),
         kafka: Kafka::Embedded,
         cure: None,
@@ -108,7 +108,7 @@ fn commands_say_what_is_special() {
         ),
         (
             Own {
-                producer: Some(Producer::Future),
+                producer: Some(ProducerKind::Future),
                 tuning: Some(String::from("tuned")),
                 cure: Some(String::from("none")),
                 ..own.clone()

@@ -106,10 +106,15 @@ pub struct Latency {
 impl Load {
     /// Of the one JSON object that `stallscope load --json` prints.
     pub fn of(printed: &Value) -> Option<Self> {
-        let errors = printed["errors"].as_array()?.iter().take(KINDS_MAX).map(|error| {
-            let kind = error["kind"].as_str().unwrap_or("unknown").to_owned();
-            (kind, error["count"].as_u64().unwrap_or_default())
-        });
+        let error =
+            |error: &Value| Some((error["kind"].as_str()?.to_owned(), error["count"].as_u64()?));
+        let errors: Option<_> =
+            printed["errors"].as_array()?.iter().take(KINDS_MAX).map(error).collect();
+        let overdue = match &printed["overdue"] {
+            // In a closed loop nothing falls due.
+            Value::Null => 0,
+            overdue => overdue.as_u64()?,
+        };
         let latency = &printed["latency_us"];
         let latency_us = || {
             Some(Latency {
@@ -126,9 +131,8 @@ impl Load {
             responses: printed["responses"].as_u64()?,
             accepted_2xx: printed["accepted_2xx"].as_u64()?,
             rate: printed["rate"].as_f64()?,
-            // Absent in a closed loop, in which nothing falls due.
-            overdue: printed["overdue"].as_u64().unwrap_or_default(),
-            errors: errors.collect(),
+            overdue,
+            errors: errors?,
             latency_us: latency_us(),
         })
     }

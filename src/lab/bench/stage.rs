@@ -211,6 +211,7 @@ impl<'a> Stage<'a> {
             bail!("the server ended ({status}){}", self.last_words());
         }
         for file in [&self.server.log, &self.out.join(STDOUT)] {
+            // One that is not there yet holds nothing.
             let bytes = std::fs::metadata(file).map_or(0, |file| file.len());
             ensure!(bytes <= LOG_BYTES_MAX, "the server prints too much; see {}", file.display());
         }

@@ -1,7 +1,8 @@
 use super::*;
-use crate::lab::bench::plan::{Axes, Client, Kafka, Producer, Work};
+use crate::lab::bench::plan::{Axes, Client, Kafka};
 use crate::lab::bench::record::tests::{failed, measured};
 use crate::lab::bench::record::{Outcome, Records};
+use crate::servers::{ProducerKind, Work};
 
 /// A plan of so many stacks and rounds.
 pub fn plan(stacks: usize, rounds: u32) -> Plan {
@@ -25,7 +26,7 @@ pub fn plan(stacks: usize, rounds: u32) -> Plan {
 pub fn axes() -> Axes {
     Axes {
         works: vec![Work::Events],
-        producers: vec![Producer::Threaded],
+        producers: vec![ProducerKind::Threaded],
         tunings: vec![String::from("default")],
         kafkas: vec![Kafka::Embedded],
         threads: vec![1],
@@ -39,7 +40,7 @@ pub fn axes() -> Axes {
 fn machine() -> Machine {
     Machine {
         cpu: Some(String::from("Test CPU")),
-        cpus: 2,
+        cpus: Some(2),
         memory_bytes: 8 << 30,
         kernel: String::from("Linux 6.18.0, x86_64"),
         load_average: Some(0.5),

@@ -70,7 +70,12 @@ pub(super) fn memory(group: i32, which: Memory) -> Reading<u64> {
     let mut sum: Option<u64> = None;
     for (pid, _) in members(proc_root, group) {
         match std::fs::read_to_string(proc_root.join(pid.to_string()).join(file)) {
-            Ok(text) => sum = Some(sum.unwrap_or_default() + kib(&text, key).unwrap_or_default()),
+            // One that is ending has no memory left, and no such line.
+            Ok(text) => {
+                if let Some(kib) = kib(&text, key) {
+                    sum = Some(sum.unwrap_or_default() + kib);
+                }
+            }
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 return Reading::absent(
                     Why::NotPermitted,
@@ -83,7 +88,7 @@ pub(super) fn memory(group: i32, which: Memory) -> Reading<u64> {
     }
     match sum {
         Some(kib) => Reading::Got(kib * 1024),
-        None => Reading::absent(Why::Gone, "the server has no process left"),
+        None => Reading::absent(Why::Gone, "the server has no process with memory left"),
     }
 }
 

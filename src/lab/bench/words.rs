@@ -181,11 +181,12 @@ pub(super) fn machine(summary: &Summary) -> Vec<(&'static str, String)> {
     let machine = &summary.machine;
     let gib = machine.memory_bytes as f64 / f64::from(1 << 30);
     let cpu = machine.cpu.as_deref().unwrap_or("unknown CPU");
+    let cpus = machine.cpus.map_or_else(|| String::from("?"), |count| count.to_string());
     let load =
         machine.load_average.map_or_else(String::new, |load| format!(", load average {load:.2}"));
     let build = summary.plan.build.get(..12).unwrap_or_default();
     vec![
-        ("Machine", format!("{} × {}, {} GiB{load}", machine.cpus, shown(cpu), number(gib))),
+        ("Machine", format!("{cpus} × {}, {} GiB{load}", shown(cpu), number(gib))),
         ("Kernel", shown(&machine.kernel)),
         ("Date", shown(&machine.date)),
         (

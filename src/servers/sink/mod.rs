@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::rt;
@@ -64,7 +65,8 @@ pub enum Tuning {
 }
 
 /// Which producer, and so who asks for the reports of delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum ProducerKind {
     /// rust-rdkafka's `BaseProducer`, polled by a task on the runtime every 100 ms
     Base,
@@ -72,6 +74,20 @@ pub enum ProducerKind {
     Threaded,
     /// rust-rdkafka's `FutureProducer`: a task on the runtime awaits each delivery
     Future,
+}
+
+impl ProducerKind {
+    /// Unless something else is asked for.
+    pub const DEFAULT: Self = Self::Threaded;
+
+    /// As on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Threaded => "threaded",
+            Self::Future => "future",
+        }
+    }
 }
 
 /// What the producer is to do.

@@ -80,14 +80,14 @@ pub struct Watched {
 
 /// What came of it all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Soak {
+pub struct Hours {
     /// One by one.
     pub watched: Vec<Watched>,
     /// What was said, and what went wrong, one sentence each.
     pub notes: Vec<String>,
 }
 
-impl Soak {
+impl Hours {
     /// How long health was watched, s.
     pub fn healthy_s(&self) -> f64 {
         self.watched.iter().map(|one| one.healthy_s).sum()
@@ -127,7 +127,11 @@ impl Soak {
 ///
 /// # Errors
 /// When a server or a watcher cannot be started, or ends by itself.
-pub fn run(plan: &Plan, stop: &AtomicBool, mut show: impl FnMut(f64, u32)) -> anyhow::Result<Soak> {
+pub fn run(
+    plan: &Plan,
+    stop: &AtomicBool,
+    mut show: impl FnMut(f64, u32),
+) -> anyhow::Result<Hours> {
     let begun = Instant::now();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -135,11 +139,11 @@ pub fn run(plan: &Plan, stop: &AtomicBool, mut show: impl FnMut(f64, u32)) -> an
         let served = serve(plan, stop, begun, &mut show);
         over.store(true, Ordering::Relaxed);
         let twins = twins.join().map_err(|_| anyhow::anyhow!("a thread of the lab failed"));
-        let mut soak = served?;
+        let mut hours = served?;
         let (watched, notes) = twins?;
-        soak.watched.push(watched);
-        soak.notes.extend(notes);
-        Ok(soak)
+        hours.watched.push(watched);
+        hours.notes.extend(notes);
+        Ok(hours)
     })
 }
 
@@ -160,7 +164,7 @@ fn serve(
     stop: &AtomicBool,
     begun: Instant,
     show: &mut dyn FnMut(f64, u32),
-) -> anyhow::Result<Soak> {
+) -> anyhow::Result<Hours> {
     let mut chance = Chance::new(plan.seed);
     let room = Room::make(Place::Host)?;
     let mut guests = Vec::new();
@@ -177,17 +181,17 @@ fn serve(
         }
         show(begun.elapsed().as_secs_f64() / plan.time.as_secs_f64(), alarms);
     }
-    let mut soak = Soak::default();
+    let mut hours = Hours::default();
     // The watchers end before the servers do: that would be no healthy sight.
     for guest in &guests {
         guest.watcher.ask_to_end();
     }
     for guest in guests {
         let (watched, notes) = guest.end()?;
-        soak.watched.push(watched);
-        soak.notes.extend(notes);
+        hours.watched.push(watched);
+        hours.notes.extend(notes);
     }
-    Ok(soak)
+    Ok(hours)
 }
 
 impl Guest {
@@ -325,7 +329,7 @@ mod tests {
 
     #[test]
     fn silence_counts_only_where_something_was_served() {
-        let one = |loads, responses, onsets| Soak {
+        let one = |loads, responses, onsets| Hours {
             watched: vec![Watched {
                 loads,
                 responses,
@@ -338,7 +342,7 @@ mod tests {
         assert!(one(3, 100, 0).is_fine());
         assert!(!one(3, 0, 0).is_fine(), "the loads got no answer");
         assert!(!one(3, 100, 1).is_fine(), "an alarm");
-        let broken = Soak { notes: vec![String::from("it broke")], ..one(3, 100, 0) };
+        let broken = Hours { notes: vec![String::from("it broke")], ..one(3, 100, 0) };
         assert!(!broken.is_fine());
         assert_eq!(
             one(3, 100, 1).line(),
