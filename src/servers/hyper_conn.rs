@@ -349,9 +349,13 @@ fn response(reply: &Reply, closes: bool) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body.into_owned())));
     // The statuses are constants between 200 and 503: it does not fail.
     let code = StatusCode::from_u16(status.code());
-    *response.status_mut() = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    // hyper's own phrases are those of older RFCs.
-    response.extensions_mut().insert(ReasonPhrase::from_static(status.reason().as_bytes()));
+    let code = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = code;
+    // Some of hyper's own phrases are those of older RFCs. (Where there is an extension, there is a
+    // map of them, made and dropped with each response.)
+    if code.canonical_reason() != Some(status.reason()) {
+        response.extensions_mut().insert(ReasonPhrase::from_static(status.reason().as_bytes()));
+    }
     for (name, value) in reply.headers() {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
