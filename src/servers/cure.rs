@@ -17,8 +17,9 @@ pub enum Cure {
     /// One accept future is kept until it has ended.
     ///
     /// One that is dropped, as `select!` and `timeout` do, stays with the kernel, which gives it the
-    /// next connection; nobody serves that, and nobody closes it (`runtime/driver/op.rs`: a
-    /// cancelled operation keeps its data, and its result is thrown away).
+    /// next connection; nobody serves that, and nobody closes it
+    /// (`runtime/driver/mod.rs`, `remove_op`: a dropped operation is marked `Ignored` and stays in flight;
+    /// `runtime/driver/op/mod.rs`, `Lifecycle::complete`: its result is thrown away).
     Accept,
     /// The listening socket is bound by the server itself.
     ///
@@ -28,7 +29,8 @@ pub enum Cure {
     Listen,
     /// A connection that is given up is shut down, and its operations awaited, before it is closed.
     ///
-    /// A read or write that is dropped keeps its socket open for as long as the client likes.
+    /// A read or write that is dropped keeps its socket open for as long as the client likes (the same
+    /// `remove_op`: it stays in flight, and its data holds the socket's `SharedFd`).
     Close,
 }
 

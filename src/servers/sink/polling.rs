@@ -166,7 +166,7 @@ pub(super) async fn poll_on_runtime(
 }
 
 /// Collects the reports that are there, without waiting for others. One poll without a wait collects
-/// those of one batch only (rust-rdkafka since 0.37, `base_producer.rs`): ten a second would be fewer
+/// those of one batch only (rust-rdkafka since 0.36, `base_producer.rs`): ten a second would be fewer
 /// than a busy server has, and its queue would be full for ever.
 fn collect_reports(producer: &BaseProducer<Reports>) {
     for _ in 0..BATCHES_MAX {
