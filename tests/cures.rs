@@ -134,6 +134,31 @@ fn several_runtimes_share_the_port_and_lose_nothing() {
 }
 
 #[test]
+fn a_server_that_goes_down_tells_the_clients_of_all_its_runtimes_what_was_delivered() {
+    const CLIENTS: u64 = 8;
+    for stack in STACKS {
+        // The producer is polled by the first runtime, also for the others.
+        let how = ["--threads", "4", "--producer", "base", "--ack", "delivery"];
+        let server = Server::start(stack, &[&how[..], &["--kafka-rtt", "500ms"]].concat());
+        let request = event("one", "");
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.write_all(&request).unwrap();
+        }
+        eventually("all are taken", || server.heartbeat().queued == CLIENTS);
+        let begun = std::time::Instant::now();
+        let (status, end) = server.stop();
+        assert!(status.success(), "{stack}");
+        assert_eq!((end.accepted, end.delivered), (CLIENTS, CLIENTS), "{stack}");
+        let took = begun.elapsed();
+        assert!(took.as_secs() < 8, "{stack}: it waited for its own timeout: {took:?}");
+        for client in &mut clients {
+            assert!(until_end(client).starts_with(b"HTTP/1.1 200"), "{stack}");
+        }
+    }
+}
+
+#[test]
 fn every_producer_puts_each_event_into_one_record() {
     for stack in STACKS {
         for producer in ["base", "threaded", "future"] {

@@ -136,6 +136,39 @@ fn a_server_of_ones_own_that_loses_events_is_found_out() {
     assert_eq!(left_running(script), Vec::<String>::new());
 }
 
+/// Answers for a second, and then never.
+const HANGS: &str = r#"
+import socket, sys, threading, time
+begun = time.monotonic()
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=128)
+def serve(client):
+    while client.recv(65536):
+        if time.monotonic() - begun > 1:
+            time.sleep(600)
+        client.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"#;
+
+#[test]
+fn a_server_that_answers_no_more_is_not_measured() {
+    let _turn = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("hangs.py");
+    std::fs::write(&script, HANGS).unwrap();
+    let (script, out) = (script.to_str().unwrap(), folder.path().join("out"));
+    let server = format!("hangs=python3 {script} {{port}}");
+    let args = ["--server", &server, "--rounds", "1", "--idle-connections", "0", "--kafka", "none"];
+    let more = ["--out", out.to_str().unwrap(), "--json"];
+    let printed = bench(&[&args[..], &more].concat());
+    let study = printed.json();
+    assert_eq!((printed.status, &study["fine"]), (1, &Value::Bool(false)), "{study:#}");
+    let cell = &study["cells"][0];
+    assert_eq!((&cell["runs_measured"], &cell["runs_failed"]), (&0.into(), &1.into()), "{cell:#}");
+    assert!(cell["problems"].to_string().contains("answer"), "{cell:#}");
+    assert_eq!(left_running(script), Vec::<String>::new());
+}
+
 #[test]
 fn servers_that_do_not_work_are_said_and_given_up() {
     let folder = tempfile::tempdir().unwrap();

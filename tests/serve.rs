@@ -163,6 +163,9 @@ fn slow_and_idle_clients_are_cut_and_leave_no_fd_behind() {
         assert_eq!((beat.requests, beat.responses), (3, 3), "{stack}: each was one request");
         assert_eq!(converse(&server, "idle", &[]), "", "{stack}: an idle client is told nothing");
 
+        let mut blank = server.connect();
+        eventually("empty lines are no request", || blank.write_all(b"\r\n").is_err());
+
         // A client that sends requests and never reads: its responses are stuck in the server.
         let mut deaf = server.connect();
         socket2::SockRef::from(&deaf).set_recv_buffer_size(4096).unwrap();

@@ -84,6 +84,13 @@ impl Heartbeat {
         self.beat(lane);
     }
 
+    /// The runtime of this number has come to its end, and is not late from now on.
+    pub fn runtime_ends(&self, lane: usize) {
+        if let Some(lane) = self.lanes.get(lane) {
+            lane.beat_ns.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// The runtime of this number turns. The page has one beat: that of the runtime which is the
     /// latest, so that one that is stuck is not hidden by the others; and if it is late, its thread.
     pub fn beat(&self, lane: usize) {
@@ -93,7 +100,7 @@ impl Heartbeat {
             lane.beat_ns.store(now_ns, Ordering::Relaxed);
         }
         let beat_ns = |lane: &&Lane| lane.beat_ns.load(Ordering::Relaxed);
-        // One that has not begun yet has no beats to be late with.
+        // One that has not begun yet, or has ended, has no beats to be late with.
         let begun = self.lanes.iter().filter(|lane| beat_ns(lane) > 0);
         let latest = begun.min_by_key(beat_ns).unwrap_or(first);
         let is_late = now_ns.saturating_sub(beat_ns(&latest)) > LATE.as_nanos() as u64;
@@ -248,6 +255,9 @@ mod tests {
         heartbeat.beat(0);
         assert_eq!(page().runtime_tid.unwrap() as u64, late_tid, "the one that is stuck");
         assert_eq!(page().beat_ns, Some(late_ns));
+        heartbeat.runtime_ends(1);
+        heartbeat.beat(0);
+        assert_eq!(page().runtime_tid.unwrap() as u64, own_tid(), "one that has ended is not late");
         heartbeat.accepted();
         heartbeat.closed();
         assert_eq!((page().accepted, page().open), (1, 0));

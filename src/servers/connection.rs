@@ -29,6 +29,7 @@ pub(super) async fn serve<S: Stream>(stream: S, context: Rc<Context>) {
         session: Session::new(context.limits.body_bytes_max),
         deadline: Deadline::after(context.limits.idle_timeout),
         request_began: None,
+        idle_since: None,
     }
     .hold()
     .await;
@@ -44,6 +45,9 @@ struct Conversation<'a, S> {
     deadline: Deadline,
     /// When the first bytes of the request after so many others were seen.
     request_began: Option<(u64, Instant)>,
+    /// Since when the client has had all its answers and not begun another request; empty lines are
+    /// none.
+    idle_since: Option<Instant>,
 }
 
 impl<S: Stream> Conversation<'_, S> {
@@ -100,6 +104,18 @@ impl<S: Stream> Conversation<'_, S> {
                     .is_some()
                 {
                     heartbeat.responses(responses);
+                    // Closing at once would reset the connection, and destroy the response on its way.
+                    self.stream.shut(Shutdown::Write);
+                    self.deadline.set(Instant::now() + LINGER_MAX);
+                    let received = tokio::select! {
+                        biased;
+                        received = &mut reading => Some(received),
+                        () = self.deadline.passed() => None,
+                    };
+                    if let Some((_, buffer)) = received {
+                        self.session.received(buffer);
+                        return false;
+                    }
                 }
             }
             if let Some((_, buffer)) = give_up(self.stream, self.context.cures, reading).await {
@@ -116,8 +132,9 @@ impl<S: Stream> Conversation<'_, S> {
         let now = Instant::now();
         if is_idle {
             self.request_began = None;
-            return now + self.context.limits.idle_timeout;
+            return *self.idle_since.get_or_insert(now) + self.context.limits.idle_timeout;
         }
+        self.idle_since = None;
         let requests = self.session.requests();
         let began = match self.request_began {
             Some((earlier, began)) if earlier == requests => began,
@@ -129,6 +146,7 @@ impl<S: Stream> Conversation<'_, S> {
 
     async fn write(&mut self) -> bool {
         let (bytes, responses) = self.session.take_responses();
+        self.idle_since = None;
         self.deadline.set(Instant::now() + self.context.limits.request_timeout);
         match write_within(self.stream, bytes, &mut self.deadline, self.context.cures).await {
             Some(buffer) => {

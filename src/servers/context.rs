@@ -84,6 +84,13 @@ pub(super) struct Connection {
     heartbeat: Arc<Heartbeat>,
 }
 
+impl Connection {
+    /// No more is read than what the client has sent by now.
+    pub(super) fn end_reading(&self) {
+        self.socket.shut(Shutdown::Read);
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         self.heartbeat.closed();
@@ -163,7 +170,7 @@ impl Context {
     pub(super) async fn drain(&self, timeout: Duration) {
         for connection in self.connections.borrow().values().filter(|one| one.is_idle.get()) {
             // What the client has sent by now is still read, and answered.
-            connection.socket.shut(Shutdown::Read);
+            connection.end_reading();
         }
         if rt::within(timeout, self.until_empty()).await.is_some() {
             return;

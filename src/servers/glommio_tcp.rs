@@ -23,6 +23,9 @@ const IO_MEMORY_BYTES: usize = 64 * 1024;
 /// Entries of each of glommio's rings; its own 128 would be submitted many times in one turn.
 const RING_ENTRIES: usize = 1024;
 
+/// Most bytes taken in by one read.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
 /// Runs `main` on glommio's executor, on this thread, and `afterwards` before it is taken down.
 pub(super) fn run<T>(
     main: impl AsyncFnOnce() -> io::Result<()>,
@@ -90,7 +93,9 @@ impl Socket for GlommioStream {
 impl Stream for GlommioStream {
     async fn read(&self, mut buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
         let filled = buffer.len();
-        buffer.resize(buffer.capacity(), 0);
+        // As much as is cleared: a client that trickles into the room of a large body would have all of
+        // it cleared for each byte.
+        buffer.resize(buffer.capacity().min(filled + READ_BYTES_MAX), 0);
         let outcome = std::future::poll_fn(|cx| {
             Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, &mut buffer[filled..])
         })

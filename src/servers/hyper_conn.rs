@@ -41,6 +41,7 @@ pub(super) async fn serve<S: HyperSocket>(stream: S, context: Rc<Context>) {
         is_abandoned: Cell::new(false),
     });
     connection.is_idle.set(true);
+    exchange.end_if_stopping();
     let (io, flights) = S::io(&stream, Rc::clone(&exchange) as Rc<dyn Traffic>);
     let mut deadline = Deadline::after(context.limits.idle_timeout);
     let ended = converse(io, &exchange, &mut deadline).await;
@@ -57,6 +58,7 @@ pub(super) async fn serve<S: HyperSocket>(stream: S, context: Rc<Context>) {
             deadline.set(Instant::now() + context.limits.request_timeout);
             if write_within(&*stream, bytes, &mut deadline, context.cures).await.is_some() {
                 context.heartbeat.responses(1);
+                say_good_bye(&*stream, &flights, &mut deadline, context.cures).await;
             }
         }
         // An idle client is told nothing, and one that does not read cannot be told.
@@ -196,12 +198,21 @@ impl Traffic for Exchange {
             self.context.heartbeat.responses(sent);
             if self.phase.get() == Phase::Writing {
                 self.moves_to(Phase::Idle);
+                self.end_if_stopping();
             }
         }
     }
 }
 
 impl Exchange {
+    /// An idle connection of a server that goes down ends; those that were idle before have been
+    /// told (`Context::drain`).
+    fn end_if_stopping(&self) {
+        if self.context.stop.is_requested() {
+            self.connection.end_reading();
+        }
+    }
+
     fn moves_to(&self, phase: Phase) {
         self.phase.set(phase);
         self.has_moved.set(true);

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -75,10 +75,7 @@ pub fn run(options: &Options, announce: impl FnOnce(&Ready)) -> Result<Tally, Se
         Ok(())
     };
     // The events are flushed before the runtime is taken down, whatever that may wait for.
-    let finish = || {
-        others.await_end(options.shutdown_timeout + OTHERS_SLACK);
-        sink.finish(options.shutdown_timeout)
-    };
+    let finish = || sink.finish(options.shutdown_timeout);
     let ended = lane.run(begin, finish);
     common.stop.request();
     let ended = others.join().and(ended);
@@ -123,6 +120,7 @@ fn sink_options(options: &Options, bootstrap: Option<String>) -> SinkOptions {
         message_timeout: options.message_timeout,
         queue_max: fills_queue.then_some(fault::QUEUE_MAX),
         when_full: if fills_queue { WhenFull::Retry } else { WhenFull::Refuse },
+        runtimes: options.threads,
     }
 }
 
@@ -274,14 +272,18 @@ async fn serve<L: Listener, F: Future<Output = ()> + 'static>(
     }
     accept::run(listener, Rc::clone(&context), fault, timeout, serve).await;
     context.sink.settle(timeout).await;
+    if context.lane == 0 {
+        // What they await may be for this runtime to see to: it polls the producer, or keeps its fds.
+        context.stop.others_ended(timeout + OTHERS_SLACK).await;
+    }
     context.end().await;
+    context.heartbeat.runtime_ends(context.lane);
 }
 
 /// The runtimes beside the first one, each on a thread of its own.
 struct Others {
     threads: Vec<JoinHandle<Result<(), ServeError>>>,
     ready: Receiver<()>,
-    ended: Receiver<()>,
 }
 
 impl Others {
@@ -290,30 +292,24 @@ impl Others {
         listeners: impl Iterator<Item = TcpListener>,
     ) -> Result<Self, ServeError> {
         let (is_ready, ready) = channel();
-        let (has_ended, ended) = channel();
         let mut threads = Vec::new();
         for (index, listener) in listeners.enumerate() {
             let number = index + 1;
-            let (is_ready, has_ended) = (is_ready.clone(), has_ended.clone());
-            let common = common.clone();
+            let is_ready = is_ready.clone();
+            let (common, itself) = (common.clone(), common.stop.one_more());
             let thread = std::thread::Builder::new().name(format!("runtime-{number}"));
             let spawned = thread.spawn(move || {
                 let lane = Lane { common, number, listener, broker: None, fault: None };
-                // Nobody listens any more when the server has failed meanwhile.
-                let tell = |told: Sender<()>| {
-                    move || {
-                        told.send(()).ok();
-                    }
-                };
                 let begin = || {
-                    tell(is_ready)();
+                    // Nobody listens any more when the server has failed meanwhile.
+                    is_ready.send(()).ok();
                     Ok(())
                 };
-                lane.run(begin, tell(has_ended))
+                lane.run(begin, || drop(itself))
             });
             threads.push(spawned.map_err(ServeError::Thread)?);
         }
-        Ok(Self { threads, ready, ended })
+        Ok(Self { threads, ready })
     }
 
     /// Waits until all of them turn.
@@ -325,15 +321,6 @@ impl Others {
             }
         }
         Ok(())
-    }
-
-    /// Waits until none of them has work left.
-    fn await_end(&self, timeout: Duration) {
-        for _ in &self.threads {
-            if self.ended.recv_timeout(timeout).is_err() {
-                return;
-            }
-        }
     }
 
     /// Waits for their threads.

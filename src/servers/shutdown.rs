@@ -2,18 +2,35 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::Notify;
+
+use super::rt;
+
+/// How often the first runtime looks whether the others have come to their end.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The wish that the server stop. Any thread may make it; tasks wait for it.
 #[derive(Debug, Default)]
 pub struct Stop {
     is_requested: AtomicBool,
     wake: Notify,
+    /// Runtimes beside the first one that have work left.
+    others: AtomicUsize,
+}
+
+/// A runtime beside the first one, until it has no work left.
+#[derive(Debug)]
+pub struct Other(Arc<Stop>);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        self.0.others.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Stop {
@@ -26,6 +43,20 @@ impl Stop {
     /// Whether it was made.
     pub fn is_requested(&self) -> bool {
         self.is_requested.load(Ordering::Acquire)
+    }
+
+    /// Another runtime begins.
+    pub fn one_more(self: &Arc<Self>) -> Other {
+        self.others.fetch_add(1, Ordering::AcqRel);
+        Other(Arc::clone(self))
+    }
+
+    /// Waits, at most `timeout`, until the other runtimes have no work left.
+    pub async fn others_ended(&self, timeout: Duration) {
+        let until = Instant::now() + timeout;
+        while self.others.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            rt::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Waits for it.

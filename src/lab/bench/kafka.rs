@@ -1,5 +1,6 @@
 //! Topics for runs, and what is really in them.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
@@ -95,8 +96,17 @@ impl Drop for Topic {
     fn drop(&mut self) {
         let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));
         let deleting = self.admin.delete_topics(&[&self.name], &options);
-        if let Err(error) = futures_lite::future::block_on(deleting) {
+        let left = |error: &dyn std::fmt::Display| {
             eprintln!("stallscope: the topic {} is left in Kafka: {error}", self.name);
+        };
+        match futures_lite::future::block_on(deleting) {
+            Ok(results) => {
+                results
+                    .iter()
+                    .filter_map(|one| one.as_ref().err())
+                    .for_each(|(_, code)| left(code));
+            }
+            Err(error) => left(&error),
         }
     }
 }
@@ -177,18 +187,26 @@ impl Counter {
                 .context("cannot assign partitions")?;
         }
         self.consumer.assign(&list).context("cannot assign partitions")?;
-        let (mut count, mut open) = (0_u64, self.partitions.len());
+        let mut open: BTreeSet<i32> = self.partitions.iter().copied().collect();
+        let mut count = 0_u64;
         let deadline = deadline(patience);
-        while open > 0 {
+        let mut trouble = String::new();
+        while !open.is_empty() {
             ensure!(!stopped(), "interrupted");
             if is_past(deadline) {
-                bail!("records could not be read within {} s", patience.as_secs());
+                bail!("records could not be read within {} s{trouble}", patience.as_secs());
             }
             match self.consumer.poll(POLL) {
                 None => {}
                 Some(Ok(_)) => count += 1,
-                Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
-                Some(Err(error)) => return Err(error).context("cannot read the records"),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    open.remove(&partition);
+                }
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
+                    return Err(error).context("cannot read the records");
+                }
+                // Such as a broker of several that cannot be reached: it is tried again.
+                Some(Err(error)) => trouble = format!("; the last trouble: {error}"),
             }
         }
         Ok(count)

@@ -273,9 +273,11 @@ pub fn per_connection(
             Why::Unsupported,
             format!("{connections} connections are too few to tell theirs from other memory"),
         ),
+        (Reading::Got(before), Reading::Got(with)) if with < before => {
+            Reading::absent(Why::Unsupported, "other memory was given back meanwhile")
+        }
         (Reading::Got(before), Reading::Got(with)) => {
-            let grown = *with as f64 - *before as f64;
-            Reading::Got(grown.max(0.0) / f64::from(connections))
+            Reading::Got((*with - *before) as f64 / f64::from(connections))
         }
         (Reading::Absent(absence), _) | (_, Reading::Absent(absence)) => {
             Reading::Absent(absence.clone())

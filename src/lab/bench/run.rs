@@ -22,6 +22,11 @@ use super::usage::{self, Memory};
 
 /// A few requests on a few connections: whatever a server does only once is done then.
 const FIRST: (u32, u32, Duration) = (4, 50, Duration::from_millis(500));
+/// How long the first answer may take to come: of a server that is cold, or connects to Kafka then.
+const FIRST_ANSWER_MAX: Duration = Duration::from_secs(30);
+/// The same once all is measured, to see whether the server answers still, and how long that may take.
+const LAST: (u32, u32, Duration) = (4, 50, Duration::from_millis(200));
+const LAST_ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long connections are held open to see what they take: each is used at least once.
 const IDLE: Duration = Duration::from_millis(1_500);
 /// How often memory is looked at meanwhile.
@@ -91,6 +96,14 @@ fn attempt(
         Some(saturation) => Some(saturate(&mut stage, cell, saturation, &load)?),
         None => None,
     };
+    ensure!(
+        load.responses > 0,
+        "no request of the measured load was answered; {} were under way",
+        load.requests
+    );
+    // One that hangs leaves its last requests under way, which are no errors.
+    let otherwise = "the server answers no more: no answer";
+    until_answered(&mut stage, "last", LAST, LAST_ANSWER_MAX, otherwise)?;
     let (server_command, load_command) = (stage.command.clone(), stage.load_command(order));
     let (records, wrong) = stage.end()?;
     problems.extend(wrong);
@@ -119,15 +132,7 @@ fn before(
     cell: &Cell,
     problems: &mut Vec<String>,
 ) -> anyhow::Result<Reading<f64>> {
-    let (connections, rate, time) = FIRST;
-    let client = Client::KeepAlive;
-    let first = Order { name: "first", connections, rate: Some(rate), client, time };
-    let load = stage.load(first, || {})?;
-    ensure!(
-        load.accepted_2xx > 0,
-        "no request was answered with a status of 2xx ({})",
-        load.errors_said()
-    );
+    let load = until_answered(stage, "first", FIRST, FIRST_ANSWER_MAX, "no request was answered")?;
     note(problems, "first requests", &load);
 
     let connection_bytes = match (plan.idle_connections, cell.client) {
@@ -147,6 +152,27 @@ fn before(
     Ok(connection_bytes)
 }
 
+/// Asks until there is an answer.
+fn until_answered(
+    stage: &mut Stage<'_>,
+    name: &'static str,
+    (connections, rate, time): (u32, u32, Duration),
+    patience: Duration,
+    otherwise: &str,
+) -> anyhow::Result<Load> {
+    let deadline = Instant::now() + patience;
+    let order = Order { name, connections, rate: Some(rate), client: Client::KeepAlive, time };
+    loop {
+        let load = stage.load(order, || {})?;
+        if load.accepted_2xx > 0 {
+            return Ok(load);
+        }
+        let errors = load.errors_said();
+        ensure!(errors.is_empty(), "no request was answered with a status of 2xx ({errors})");
+        ensure!(Instant::now() < deadline, "{otherwise} within {} s", patience.as_secs());
+    }
+}
+
 fn note(problems: &mut Vec<String>, what: &str, load: &Load) {
     if load.errors_total() > 0 {
         problems.push(format!("{what}: {}", load.errors_said()));
@@ -164,14 +190,18 @@ fn held(
     if connections < CONNECTIONS_MIN {
         return Ok(per_connection(&before, &before, connections));
     }
-    let mut with = before.clone();
+    let mut with = Reading::absent(Why::NotSampled, "memory was not seen while they were held");
     let mut looked = Instant::now();
     let (rate, client) = (Some(connections), Client::KeepAlive);
     let order = Order { name: "idle", connections, rate, client, time: IDLE };
     let load = stage.load(order, || {
         if looked.elapsed() >= MEMORY_EVERY {
             let now = usage::memory(group, Memory::Now);
-            if now.got() > with.got() {
+            let is_more = match (now.got(), with.got()) {
+                (Some(bytes), Some(most)) => bytes > most,
+                (seen, _) => seen.is_some(),
+            };
+            if is_more {
                 with = now;
             }
             looked = Instant::now();
@@ -183,7 +213,10 @@ fn held(
 
 fn used(before: &Reading<f64>, after: &Reading<f64>) -> Reading<f64> {
     match (before, after) {
-        (Reading::Got(before), Reading::Got(after)) => Reading::Got((after - before).max(0.0)),
+        (Reading::Got(before), Reading::Got(after)) if after < before => {
+            Reading::absent(Why::Gone, "processes of the server ended meanwhile")
+        }
+        (Reading::Got(before), Reading::Got(after)) => Reading::Got(after - before),
         (Reading::Absent(absence), _) | (_, Reading::Absent(absence)) => {
             Reading::Absent(absence.clone())
         }

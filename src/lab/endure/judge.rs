@@ -110,6 +110,8 @@ pub struct Seen {
     pub rss_change_max: Option<f64>,
     /// Whether the broker is inside the process.
     pub has_broker: bool,
+    /// Whether that was full at the end of warm-up.
+    pub is_broker_full: bool,
     /// Onsets that the watcher gave.
     pub onsets: u32,
     /// Verdicts on stalls that it gave.
@@ -311,19 +313,18 @@ pub fn memory(seen: &Seen) -> Result<Memory, String> {
 fn change_max(seen: &Seen, first_kib: f64) -> (f64, String) {
     let is_long = seen.time_s - seen.warm_up_s >= LONG_S;
     let share = match seen.rss_change_max {
-        Some(asked) => asked,
+        Some(asked) => return (asked, format!("{:.0} %", asked * 100.0)),
         None if is_long => RSS_CHANGE_MAX,
-        None if seen.has_broker => {
-            let most = format!(
-                "{:.0} % and the {:.0} MiB that the broker inside may take",
-                RSS_CHANGE_SHORT_MAX * 100.0,
-                BROKER_KIB / 1024.0
-            );
-            return (RSS_CHANGE_SHORT_MAX + BROKER_KIB / first_kib, most);
-        }
         None => RSS_CHANGE_SHORT_MAX,
     };
-    (share, format!("{:.0} %", share * 100.0))
+    let percent = share * 100.0;
+    // In a short look it may fill up again: its partitions are not equally full.
+    if seen.has_broker && !(is_long && seen.is_broker_full) {
+        let mib = BROKER_KIB / 1024.0;
+        let most = format!("{percent:.0} % and the {mib:.0} MiB that the broker inside may take");
+        return (share + BROKER_KIB / first_kib, most);
+    }
+    (share, format!("{percent:.0} %"))
 }
 
 fn memory_flat(seen: &Seen) -> (Outcome, String) {

@@ -11,6 +11,7 @@ fn fine(time_s: u32, rss_kib: impl Fn(f64) -> Option<f64>) -> Seen {
         warm_up_s: f64::from(time_s) / 10.0,
         rss_change_max: None,
         has_broker: false,
+        is_broker_full: false,
         onsets: 0,
         verdicts: Vec::new(),
         told: Told {
@@ -134,7 +135,9 @@ fn a_short_look_at_memory_has_a_wider_bound() {
     assert_eq!(outcome(&filling, "memory").0, Outcome::Held, "50 MiB, and 20 for the broker");
     let more = Seen { has_broker: true, ..grown(20, 0.95) };
     assert_eq!(outcome(&more, "memory").0, Outcome::Broken);
-    let full = Seen { has_broker: true, ..grown(700, 0.15) };
+    let slow = Seen { has_broker: true, ..grown(700, 0.30) };
+    assert_eq!(outcome(&slow, "memory").0, Outcome::Held, "it was not full by then");
+    let full = Seen { has_broker: true, is_broker_full: true, ..grown(700, 0.15) };
     assert_eq!(outcome(&full, "memory").0, Outcome::Broken, "by then it is full");
     let asked = Seen { rss_change_max: Some(0.2), ..grown(700, 0.15) };
     assert_eq!(outcome(&asked, "memory").0, Outcome::Held);

@@ -145,11 +145,13 @@ impl<'a> Stage<'a> {
         };
         let exit = self.server.exit().and_then(|status| status.code());
         let page = subject.page().err();
+        let warm_up = self.plan.warm_up_of(self.full_at);
         Ok(Seen {
             time_s,
-            warm_up_s: self.plan.warm_up_of(self.full_at).as_secs_f64(),
+            warm_up_s: warm_up.as_secs_f64(),
             rss_change_max: self.plan.rss_change_max,
             has_broker: self.plan.kafka == EMBEDDED,
+            is_broker_full: self.full_at.is_some_and(|at| at <= warm_up),
             onsets,
             verdicts,
             told: std::mem::take(&mut self.told),

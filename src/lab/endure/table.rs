@@ -125,6 +125,7 @@ mod tests {
             warm_up_s: 10.0,
             rss_change_max: None,
             has_broker: true,
+            is_broker_full: false,
             onsets: 0,
             verdicts: Vec::new(),
             told,

@@ -109,6 +109,8 @@ pub struct SinkOptions {
     pub queue_max: Option<u64>,
     /// What becomes of the others.
     pub when_full: WhenFull,
+    /// Runtimes that accept connections.
+    pub runtimes: usize,
 }
 
 /// Why there is no producer.
@@ -196,7 +198,7 @@ impl Sink {
             None => ((Producer::None, Poller::Nobody), Reserve::none()),
             Some(bootstrap) => {
                 heartbeat.kafka_queue_holds(settings::queue_max(options));
-                (make(options, bootstrap, &counts, &heartbeat)?, Reserve::new())
+                (make(options, bootstrap, &counts, &heartbeat)?, Reserve::new(options.runtimes))
             }
         };
         Ok(Self {

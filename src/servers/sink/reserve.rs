@@ -17,7 +17,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::kit::now_ns;
 use crate::kit::rate::RateLimit;
 
-/// Most fds that are kept: for a bootstrap connection, a broker or two and the resolver; the broker
+/// Most fds that are kept with one runtime: for a bootstrap connection, a broker or two and the resolver; the broker
 /// inside this process takes one more for each connection.
 const KEPT_MAX: usize = 8;
 /// At most this part of the limit is kept.
@@ -81,11 +81,12 @@ fn are_free(count: usize) -> bool {
 }
 
 impl Reserve {
-    /// Keeps fds, in proportion to the limit.
-    pub(super) fn new() -> Self {
+    /// Keeps fds, in proportion to the limit. Of so many runtimes each but one may have an accept under
+    /// way when they are given up, which takes one.
+    pub(super) fn new(runtimes: usize) -> Self {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let part = usize::try_from(limit / KEPT_PART).unwrap_or(usize::MAX);
-        Self::of(part.min(KEPT_MAX))
+        Self::of(part.min(KEPT_MAX + runtimes.saturating_sub(1)))
     }
 
     /// Keeps none: there is no producer.

@@ -12,6 +12,7 @@ fn options(bootstrap: String, ack: Ack) -> SinkOptions {
         message_timeout: Duration::from_millis(300),
         queue_max: None,
         when_full: WhenFull::Refuse,
+        runtimes: 1,
     }
 }
 
